@@ -1,0 +1,1 @@
+"""How things reach us that nobody sends as an event: tracking hits, links, mail."""

@@ -1,0 +1,1 @@
+"""The verbs between intake and delivery, written against contracts only."""

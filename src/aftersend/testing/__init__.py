@@ -1,0 +1,1 @@
+"""The conformance suites that every dialect, store and transport passes; shipped for third parties."""

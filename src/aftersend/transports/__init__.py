@@ -1,0 +1,1 @@
+"""The rack of transports: how a parcel leaves the house."""

@@ -1,0 +1,1 @@
+"""The HTTP surface: the ASGI entry, the API, the pages."""
