@@ -11,12 +11,15 @@ shared suite in `aftersend.testing` states each contract as tests.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from msgspec import Struct
 
 from aftersend.core.event import Body, Event, Receipt, Recorded, Rejected
 from aftersend.core.outcome import Acknowledgement, Answer, Outcome, Parcel
+from aftersend.core.registry import Registered
+
+R = TypeVar("R", bound=Registered)
 
 
 class Dialect(Protocol):
@@ -168,6 +171,42 @@ class Cursors(Protocol):
 
     async def list_set_aside(self, subscription: str, limit: int) -> list[SetAside]:
         """Events beside the line, the oldest first."""
+        ...
+
+
+class Registry(Protocol):
+    """What an operator registered; every change is durable when the call returns."""
+
+    async def put(self, record: Registered) -> None:
+        """Write a record; one of the same kind, tenant and name (subscriptions and keys: id) is replaced."""
+        ...
+
+    async def list(self, kind: type[R], tenant: str | None = None) -> list[R]:
+        """The records of a kind, by name; of one tenant, or of all."""
+        ...
+
+    async def remove(self, record: Registered) -> bool:
+        """Forget a record; False where there was none."""
+        ...
+
+
+class Quarantine(Protocol):
+    """Bytes that could not be read, kept for a replay after a fix."""
+
+    async def list_quarantined(self, tenant: str | None, limit: int, after: int = 0) -> list[tuple[int, Quarantined]]:
+        """Numbered entries with a number above `after`, the oldest first."""
+        ...
+
+    async def discard(self, numbers: Sequence[int]) -> None:
+        """Forget entries (replayed, or not wanted)."""
+        ...
+
+
+class Requests(Protocol):
+    """Requests that named themselves, so that a retry is seen to be one."""
+
+    async def find_request(self, key: str) -> Request | None:
+        """The first arrival of a request, for 7 days (files: as long as the log)."""
         ...
 
 
