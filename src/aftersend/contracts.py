@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from aftersend.core.event import Body, Event, Receipt, Recorded, Rejected
 from aftersend.core.outcome import Acknowledgement, Answer, Outcome, Parcel
-from aftersend.core.registry import Registered
+from aftersend.core.registry import Registered, Subscription
 
 R = TypeVar("R", bound=Registered)
 
@@ -33,6 +33,8 @@ class Dialect(Protocol):
     """The vendor's words, each with its canonical type; the first word of a type is the one spoken."""
     identity_fields: ClassVar[str]
     """One sentence for the taxonomy page: which fields make two events one fact."""
+    singles: ClassVar[frozenset[str]]
+    """The forms that tell one event a body."""
     native_firsts: ClassVar[bool]
     """Whether the vendor tells first opens and first clicks itself."""
     answer: ClassVar[Answer]
@@ -84,6 +86,10 @@ class Request(Struct, frozen=True):
     """Tenant, source and the name it gave itself, in one text; at most 512 characters."""
     received_at: int
     answer: bytes = b""
+    """What the intake wants to remember of its answer."""
+    accepted: int = 0
+    duplicates: int = 0
+    """Both are filled in by the log as it commits the entry."""
 
 
 class Entry(Struct, frozen=True):
@@ -93,6 +99,8 @@ class Entry(Struct, frozen=True):
     events: Sequence[Event]
     quarantined: Sequence[Quarantined] = ()
     request: Request | None = None
+    quarantine_limit: int = 10_000
+    """How many bodies are kept of each source that is quarantined here (`SourceRecord.quarantine_limit`)."""
 
 
 class Appended(Struct, frozen=True):
@@ -100,6 +108,17 @@ class Appended(Struct, frozen=True):
 
     accepted: int
     duplicates: int
+
+
+class Gap(Struct, frozen=True):
+    """Events that retention took away before a subscription had read them."""
+
+    subscription: str
+    since: int
+    """The first position that is lost to it."""
+    until: int
+    """The position that it can go on from."""
+    count: int
 
 
 class Log(Protocol):
@@ -117,12 +136,41 @@ class Log(Protocol):
         """Returns the head as soon as the log reaches past a position."""
         ...
 
+    async def position_at(self, received_at: int) -> int:
+        """The lowest position of a block received at or after a time (ns, UTC); the head where there is none."""
+        ...
+
     def head(self) -> int:
         """The position that the next event will get."""
         ...
 
     def tail(self) -> int:
         """The lowest position that is still kept (the head where nothing is)."""
+        ...
+
+
+class Taken(Struct, frozen=True):
+    """What became of a receipt; true on disk when it is returned."""
+
+    accepted: int
+    duplicates: int
+    rejected: Sequence[Rejected] = ()
+    """Members that could not be read; they are in quarantine."""
+    unreadable: Rejected | None = None
+    """The body could not be split into events at all."""
+
+
+class Intake(Protocol):
+    """The way of every receipt into the log."""
+
+    async def take(self, dialect: Dialect, receipt: Receipt, request: str = "", *, keep_unreadable: bool) -> Taken:
+        """Keep what a receipt says, as events or in quarantine.
+
+        `request` is the name that the request gave itself: its repeat is decoded with the first arrival's time, so that
+        events without a time are the same events again, and is answered as the first was. A body that cannot be split
+        is kept with `keep_unreadable` (its sender is proven and must hear a success), else it is not.
+        Raises StoreBusyError, StoreFullError and other StoreErrors; then nothing was kept.
+        """
         ...
 
 
@@ -148,6 +196,23 @@ class SetAside(Struct, frozen=True):
     detail: str
     state: str = "late"
     """late (will be tried again) or failed."""
+    epoch: int = 1
+    sequence: int = 0
+    """Its number in the line it left."""
+
+
+class Manifest(Struct, frozen=True):
+    """What a subscription was told on one day (UTC) of one epoch: a receiver's proof that it has everything."""
+
+    subscription: str
+    day: str
+    """YYYY-MM-DD."""
+    epoch: int
+    first_sequence: int
+    last_sequence: int
+    types: dict[str, int]
+    ids_sum: str
+    """Sum of the ids as 128-bit numbers, modulo 2**128, in hex."""
 
 
 class Cursors(Protocol):
@@ -157,8 +222,14 @@ class Cursors(Protocol):
         """The cursor, or None before the first move."""
         ...
 
-    async def move(self, moves: Mapping[str, Cursor], set_aside: Sequence[SetAside] = ()) -> None:
-        """Move cursors and keep the events set aside, in one durable transaction."""
+    async def move(
+        self, moves: Mapping[str, Cursor], set_aside: Sequence[SetAside] = (), manifests: Sequence[Manifest] = ()
+    ) -> None:
+        """Move cursors, keep the events set aside and write the manifests anew, in one durable transaction."""
+        ...
+
+    async def manifests(self, subscription: str, day: str = "") -> list[Manifest]:
+        """The manifests of a subscription, the newest day first; of one day where it is named."""
         ...
 
     async def due(self, subscription: str, now: int, limit: int) -> list[SetAside]:
@@ -190,6 +261,26 @@ class Registry(Protocol):
         ...
 
 
+class Firsts(Protocol):
+    """What the follower of firsts has seen, and how far it has read: both move in one transaction."""
+
+    async def bookmark(self) -> int:
+        """The position to read from."""
+        ...
+
+    async def known(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Those of these keys that were seen before."""
+        ...
+
+    async def remember(self, keys: Mapping[bytes, int], bookmark: int) -> None:
+        """Keep keys, each with the time of its hit (ns, UTC), and move the bookmark, durably."""
+        ...
+
+    async def forget(self, before: int) -> None:
+        """Drop keys whose hit is older than a time (ns, UTC)."""
+        ...
+
+
 class Quarantine(Protocol):
     """Bytes that could not be read, kept for a replay after a fix."""
 
@@ -207,6 +298,55 @@ class Requests(Protocol):
 
     async def find_request(self, key: str) -> Request | None:
         """The first arrival of a request, for 7 days (files: as long as the log)."""
+        ...
+
+
+class Replay(Struct, kw_only=True):
+    """Telling a subscription again what it was told."""
+
+    id: str = ""
+    subscription: str = ""
+    since: str
+    """RFC 3339: events received from here on …"""
+    until: str = ""
+    """… and before here; empty: up to now."""
+    types: tuple[str, ...] = ("*",)
+    rate: float = 0.0
+    """Events a second at most; 0: as fast as they are taken."""
+    dry_run: bool = False
+    """Only count."""
+    state: str = "running"
+    """running, done, failed or cancelled."""
+    total: int = 0
+    done: int = 0
+    detail: str = ""
+
+
+class Deliveries(Protocol):
+    """The running deliveries, as the API and the command line see them."""
+
+    async def apply(self, subscription: Subscription) -> Subscription:
+        """Start, change or stop a subscription's delivery as its record now says; returns the record as kept."""
+        ...
+
+    async def drop(self, subscription: Subscription) -> None:
+        """End a subscription for good."""
+        ...
+
+    def standing(self, subscription: Subscription) -> dict[str, Any]:
+        """How a subscription does: cursor, waiting, failures, breaker, next try."""
+        ...
+
+    def retry_now(self, subscription: Subscription) -> None:
+        """Do not wait for the next try."""
+        ...
+
+    async def replay(self, subscription: Subscription, order: Replay) -> Replay:
+        """Begin to tell events again, or count them."""
+        ...
+
+    def replays(self, subscription: Subscription) -> list[Replay]:
+        """Replays of this subscription since the process began."""
         ...
 
 

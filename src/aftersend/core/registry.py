@@ -114,7 +114,8 @@ class Subscription(Struct, frozen=True, kw_only=True):
     """`2xx` or one status; empty: as the dialect's vendor wants it."""
     acknowledge_body: str | None = None
     """A regular expression for the answer's body."""
-    headers: dict[str, str | Secret] = {}
+    headers: dict[str, Secret] = {}
+    """Sent along with every parcel; any of them may be a credential."""
     signing_secrets: tuple[Secret, ...] = ()
     """Standard Webhooks secrets, the newest first: `whsec_…` (HMAC) or `whsk_…` (ed25519)."""
     options: dict[str, Any] = {}
@@ -125,6 +126,8 @@ class Subscription(Struct, frozen=True, kw_only=True):
     """active, paused, disabled or gap."""
     reason: str = ""
     """Why it is not active, for a person."""
+    failing_since: int = 0
+    """When the failures began that it was last stopped amid (ns since 1970, UTC); 0: it was not failing."""
     epoch: int = 1
     created_at: int = 0
 

@@ -1,0 +1,110 @@
+"""The settings of an instance: from the command line, else `AFTERSEND_…`, else `aftersend.toml`, else the default."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from aftersend.core.errors import ConfigurationError
+
+FILE_NAME = "aftersend.toml"
+ENVIRONMENT_PREFIX = "AFTERSEND_"
+
+
+class Setting(Struct, frozen=True):
+    """One setting, for documentation."""
+
+    name: str
+    default: Any
+    help: str
+
+    @property
+    def environment(self) -> str:
+        """Its name in the environment."""
+        return ENVIRONMENT_PREFIX + self.name.upper()
+
+
+class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings; `help_of` tells each in a sentence."""
+
+    listen: str = "127.0.0.1:8080"
+    admin_listen: str = ""
+    public_url: str = ""
+    egress_allow: tuple[str, ...] = ()
+    egress_allow_metadata: tuple[str, ...] = ()
+    egress_brokers: tuple[str, ...] = ()
+    keyring_file: str = ""
+    retention_days: float = 90.0
+    max_log_bytes: int = 0
+    max_file_bytes: int = 1 << 30
+    log_level: str = "warning"
+
+
+_HELP = {
+    "listen": "Host and port that events and API calls come in by.",
+    "admin_listen": "Host and port for the API under /v1 alone; empty: it shares `listen`.",
+    "public_url": "How others reach this instance, e.g. https://events.example.com; printed with new sources.",
+    "egress_allow": "Networks (CIDR) that deliveries may reach besides public ones, e.g. 10.1.0.0/16.",
+    "egress_allow_metadata": "The same for link-local and metadata addresses, which `egress_allow` never opens.",
+    "egress_brokers": "Hosts that queue libraries may connect to.",
+    "keyring_file": "File with the instance's keys; empty: keyring.json in the data folder.",
+    "retention_days": "Days after which a log file that every subscription has passed is dropped; 0: never.",
+    "max_log_bytes": "Bytes of log above which the oldest file goes even if a subscription still needs it; 0: no limit.",
+    "max_file_bytes": "Bytes after which the log goes on in a new file.",
+    "log_level": "debug, info, warning or error: what the process writes to its standard error.",
+}
+
+
+def settings() -> Iterator[Setting]:
+    """Every setting with its default and help."""
+    for item in msgspec.structs.fields(Config):
+        yield Setting(item.name, item.default, _HELP[item.name])
+
+
+def load(folder: Path, environment: Mapping[str, str], given: Mapping[str, Any]) -> Config:
+    """The settings of the instance in a folder. Raises ConfigurationError, naming the setting and where it stands."""
+    values = _read_file(folder / FILE_NAME)
+    for setting in settings():
+        text = environment.get(setting.environment)
+        if text is not None:
+            values[setting.name] = text.split(",") if isinstance(setting.default, tuple) else text
+    values |= {name: value for name, value in given.items() if value not in (None, (), [])}
+    try:
+        return msgspec.convert(values, Config, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"settings: {error}; see docs/configuration.md") from None
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = msgspec.toml.decode(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+    return values
+
+
+def parse_address(text: str, name: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT` or `[HOST]:PORT`. Raises ConfigurationError."""
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\s]+)):(\d{1,5})", text)
+    if match is None or int(match[3]) > 65_535:
+        raise ConfigurationError(f"{name}: {text!r} is not HOST:PORT")
+    return match[1] or match[2], int(match[3])
+
+
+def write_default(folder: Path) -> None:
+    """An `aftersend.toml` in which every setting stands as a comment, unless there is one."""
+    path = folder / FILE_NAME
+    if path.exists():
+        return
+    lines = ["# aftersend: settings of this instance. A line without its # takes effect at the next start."]
+    for setting in settings():
+        default = list(setting.default) if isinstance(setting.default, tuple) else setting.default
+        lines += ["", f"# {setting.help}", f"# {setting.name} = {msgspec.json.encode(default).decode()}"]
+    path.write_text("\n".join(lines) + "\n")

@@ -1,0 +1,222 @@
+"""All running deliveries: one dispatcher a subscription, started, changed and stopped as its record says."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from msgspec import structs
+
+from aftersend.contracts import Clock, Cursor, Cursors, Dialect, Log, Registry, Replay, Transport
+from aftersend.core.registry import Subscription
+from aftersend.core.timestamps import format_time, parse_time
+from aftersend.pipeline.dispatch import Dispatcher
+from aftersend.pipeline.feed import Feed
+from aftersend.pipeline.ledger import Ledger
+from aftersend.pipeline.replay import Replayer
+from aftersend.pipeline.speaker import Speaker
+
+RESTART_SECONDS = (1, 5, 30, 60)
+"""Waits before a dispatcher that broke for a fault of ours begins again."""
+
+_EPOCH_FIELDS = ("dialect", "options", "types", "channels", "sources", "campaigns", "actors", "test")
+
+log = logging.getLogger("aftersend.deliveries")
+
+
+class Deliveries:
+    """Runs the dispatchers; see `contracts.Deliveries`."""
+
+    def __init__(
+        self,
+        *,
+        log: Log,
+        registry: Registry,
+        cursors: Cursors,
+        find_dialect: Callable[[Subscription], tuple[Dialect, str]],
+        open_transport: Callable[[Subscription], Transport],
+        clock: Clock,
+        chance: Callable[[], float],
+    ) -> None:
+        self.feed = Feed(log)
+        self.ledger = Ledger(cursors)
+        self._log = log
+        self._registry = registry
+        self._cursors = cursors
+        self._find_dialect = find_dialect
+        self._open_transport = open_transport
+        self._clock = clock
+        self._chance = chance
+        self._speaker = Speaker()
+        self._replayer = Replayer(log, clock)
+        self._dispatchers: dict[str, Dispatcher] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._records: dict[str, Subscription] = {}
+        self._lock = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Begin every subscription that is active."""
+        for subscription in await self._registry.list(Subscription):
+            await self._begin(subscription)
+
+    async def stop(self) -> None:
+        """End all dispatchers and write down where they stand."""
+        self._replayer.stop()
+        for id_ in list(self._tasks):
+            await self._end(id_)
+            await self._remember_failing(id_)
+        await self.ledger.flush()
+
+    async def _remember_failing(self, id_: str) -> None:
+        """A receiver that fails now goes on failing at the next start: the days until it is disabled add up."""
+        since = self._dispatchers[id_].standing.failing_since if id_ in self._dispatchers else 0
+        record = self._records[id_]
+        if since and record.state != "disabled":
+            await self._registry.put(structs.replace(record, failing_since=since))
+
+    def holding(self) -> dict[str, int]:
+        """The positions that retention must not pass: of subscriptions that are active or paused."""
+        cursors = self.ledger.cursors()
+        kept = [record for record in self._records.values() if record.state in ("active", "paused")]
+        return {record.id: cursors[record.id].position for record in kept if record.id in cursors}
+
+    async def apply(self, subscription: Subscription) -> Subscription:
+        """Start, change or stop a delivery as its record now says."""
+        async with self._lock:
+            before = self._records.get(subscription.id)
+            if before is not None and any(
+                getattr(before, name) != getattr(subscription, name) for name in _EPOCH_FIELDS
+            ):
+                subscription = structs.replace(subscription, epoch=before.epoch + 1)
+            await self._end(subscription.id)
+            await self._registry.put(subscription)
+            await self._begin(subscription)
+            return subscription
+
+    async def drop(self, subscription: Subscription) -> None:
+        """End a subscription for good."""
+        async with self._lock:
+            await self._end(subscription.id)
+            await self._registry.remove(subscription)
+            self._records.pop(subscription.id, None)
+            self.ledger.close(subscription.id)
+
+    async def mark_gap(self, id_: str, since: int, until: int, count: int) -> None:
+        """The log's size limit overtook a subscription: say so, and go on after the gap."""
+        record = self._records[id_]
+        reason = f"{count} events (positions {since} to {until}) were dropped by the log's size limit before delivery"
+        await self.apply(structs.replace(record, state="gap", reason=reason))
+
+    def standing(self, subscription: Subscription) -> dict[str, Any]:
+        """How a subscription does."""
+        cursor = self.ledger.cursors().get(subscription.id, Cursor())
+        shown: dict[str, Any] = {
+            "position": cursor.position,
+            "epoch": cursor.epoch,
+            "sequence": cursor.sequence,
+            "behind": max(0, self._log.head() - cursor.position),
+        }
+        dispatcher = self._dispatchers.get(subscription.id)
+        if dispatcher is None:
+            return shown
+        standing = dispatcher.standing
+        shown |= structs.asdict(standing) | {"breaker": standing.breaker}
+        shown["untold"] = dispatcher.inbox.untold if dispatcher.inbox else 0
+        for name in ("failing_since", "next_try_at"):
+            shown[name] = format_time(shown[name]) if shown[name] else None
+        return shown
+
+    def figures(self) -> Iterable[tuple[str, dict[str, str], float]]:
+        """Samples for `/metrics`."""
+        for record in self._records.values():
+            labels = {"subscription": record.name, "tenant": record.tenant}
+            standing = self.standing(record)
+            yield "subscription_behind", labels, standing["behind"]
+            yield "subscription_delivered_total", labels, standing.get("delivered", 0)
+            yield "subscription_failures", labels, standing.get("failures", 0)
+            yield "subscription_late", labels, standing.get("late", 0)
+
+    def retry_now(self, subscription: Subscription) -> None:
+        """Do not wait for the next try."""
+        dispatcher = self._dispatchers.get(subscription.id)
+        if dispatcher is not None:
+            dispatcher.nudge()
+
+    async def replay(self, subscription: Subscription, order: Replay) -> Replay:
+        """Begin to tell events again, or count them."""
+        dialect, form = self._find_dialect(subscription)
+        transport = self._open_transport(subscription)
+        return await self._replayer.begin(subscription, order, dialect, form, transport)
+
+    def replays(self, subscription: Subscription) -> list[Replay]:
+        """Replays of a subscription since the process began."""
+        return self._replayer.of(subscription.id)
+
+    # --- one delivery
+
+    async def _begin(self, subscription: Subscription) -> None:
+        id_ = subscription.id
+        self._records[id_] = subscription
+        cursor = await self.ledger.open(id_, Cursor(await self._start(subscription), subscription.epoch, 0))
+        if cursor.epoch != subscription.epoch:
+            await self.ledger.restart(id_, subscription.epoch, cursor.position)
+        if subscription.failing_since:
+            self._records[id_] = structs.replace(subscription, failing_since=0)
+            await self._registry.put(self._records[id_])
+        if subscription.state in ("active", "gap"):
+            self._tasks[id_] = asyncio.create_task(self._supervise(subscription), name=f"deliver {subscription.name}")
+
+    async def _start(self, subscription: Subscription) -> int:
+        if subscription.start == "now":
+            return self._log.head()
+        if subscription.start == "beginning":
+            return self._log.tail()
+        return await self._log.position_at(parse_time(subscription.start))
+
+    async def _end(self, id_: str) -> None:
+        task = self._tasks.pop(id_, None)
+        if task is None or task is asyncio.current_task():
+            return
+        task.cancel()
+        await asyncio.wait([task])
+
+    async def _supervise(self, subscription: Subscription) -> None:
+        """Run a dispatcher; one that breaks for a fault of ours begins again from its cursor."""
+        faults = 0
+        while True:
+            dispatcher = self._dispatcher(subscription)
+            self._dispatchers[subscription.id] = dispatcher
+            try:
+                await dispatcher.run()
+                return
+            except Exception:
+                log.exception("the delivery of %s broke and begins again", subscription.name)
+                dispatcher.standing.detail = "a fault of ours; it is in the log"
+            finally:
+                await dispatcher.close()
+            await asyncio.sleep(RESTART_SECONDS[min(faults, len(RESTART_SECONDS) - 1)])
+            faults += 1
+
+    def _dispatcher(self, subscription: Subscription) -> Dispatcher:
+        dialect, form = self._find_dialect(subscription)
+        return Dispatcher(
+            subscription,
+            dialect,
+            form,
+            self._open_transport(subscription),
+            feed=self.feed,
+            ledger=self.ledger,
+            cursors=self._cursors,
+            speaker=self._speaker,
+            clock=self._clock,
+            chance=self._chance,
+            disable=self._disable,
+        )
+
+    async def _disable(self, subscription: Subscription, reason: str) -> None:
+        log.warning("subscription %s is disabled: %s", subscription.name, reason)
+        disabled = structs.replace(subscription, state="disabled", reason=reason)
+        self._records[subscription.id] = disabled
+        await self._registry.put(disabled)

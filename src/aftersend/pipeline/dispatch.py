@@ -1,0 +1,309 @@
+"""One subscription's line: gather a batch, tell it, act on the answer, move the cursor."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+from aftersend.contracts import Clock, Cursors, Dialect, Transport
+from aftersend.core.event import Body
+from aftersend.core.outcome import Outcome, Verdict
+from aftersend.core.registry import Subscription
+from aftersend.core.timestamps import SECOND
+from aftersend.pipeline.aside import Aside
+from aftersend.pipeline.backoff import wait_before_try
+from aftersend.pipeline.feed import Feed, Inbox
+from aftersend.pipeline.lanes import Lanes
+from aftersend.pipeline.ledger import Ledger
+from aftersend.pipeline.shipment import (
+    BREAKER_OPENS_AT,
+    DisabledError,
+    Line,
+    Shipment,
+    Standing,
+    parcel_of,
+    refused_of,
+)
+from aftersend.pipeline.speaker import Speaker
+
+REQUESTS_PER_BATCH = 32
+"""How many requests the search for a poison event may take in one batch."""
+
+SINGLES_PER_ROUND = 64
+"""Events taken from the inbox at once where each has a body of its own."""
+
+_NO_BODY = Body(b"", "", 1)
+
+
+class Dispatcher:
+    """Delivers one subscription, one batch after the other."""
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        dialect: Dialect,
+        form: str,
+        transport: Transport,
+        *,
+        feed: Feed,
+        ledger: Ledger,
+        cursors: Cursors,
+        speaker: Speaker,
+        clock: Clock,
+        chance: Callable[[], float],
+        disable: Callable[[Subscription, str], Awaitable[None]],
+    ) -> None:
+        self.subscription = subscription
+        self.standing = Standing(failing_since=subscription.failing_since)
+        self.inbox: Inbox | None = None
+        self._dialect = dialect
+        self._form = form
+        self._transport = transport
+        self._feed = feed
+        self._ledger = ledger
+        self._speaker = speaker
+        self._clock = clock
+        self._chance = chance
+        self._disable = disable
+        self._id = subscription.id
+        self._strict = subscription.ordering == "strict"
+        self._single = form in dialect.singles or subscription.batch.max_events == 1
+        self._batch_limit = SINGLES_PER_ROUND if self._single else subscription.batch.max_events
+        self._event_bytes = 0.0
+        self._nudged = asyncio.Event()
+        self._suspects: list[Shipment] = []
+        self._lanes = Lanes(self._id, subscription.concurrency, dialect, form, transport)
+        self._aside = Aside(
+            subscription,
+            dialect,
+            form,
+            transport,
+            cursors=cursors,
+            standing=self.standing,
+            clock=clock,
+            chance=chance,
+        )
+
+    async def run(self) -> None:
+        """Deliver until cancelled or disabled."""
+        position = self._ledger.cursor(self._id).position
+        limit = max(2 * self.subscription.batch.max_events, SINGLES_PER_ROUND)
+        inbox = self.inbox = Inbox(self._feed, self.subscription, self._dialect.word, position, limit)
+        await self._aside.look()
+        try:
+            while True:
+                if self._aside.is_due():
+                    await self._aside.deliver()
+                line = await self._gather(inbox)
+                if line:
+                    await self._deliver(inbox, line)
+        except DisabledError as end:
+            await self._disable(self.subscription, str(end))
+        finally:
+            self._feed.leave(inbox)
+            inbox.waiting.clear()
+
+    async def close(self) -> None:
+        """Let go of the transport."""
+        await self._transport.close()
+
+    def nudge(self) -> None:
+        """Try at once what waits for its next try."""
+        self._nudged.set()
+
+    # --- gathering
+
+    async def _gather(self, inbox: Inbox) -> Line:
+        """The next events of the line; empty where there are none for a while."""
+        waiting = inbox.waiting
+        if len(waiting) < self._batch_limit and not inbox.following:
+            await inbox.fill()
+        if not waiting:
+            self._ledger.passed(self._id, inbox.position)
+            await self._pause(inbox, self._aside.seconds(60.0))
+            return []
+        if len(waiting) < self._batch_limit and inbox.following and not self._single:
+            await self._wait_for_more(inbox)
+        count = min(len(waiting), self._batch_limit, self._count_by_bytes())
+        return [waiting.popleft() for _ in range(count)]
+
+    def _count_by_bytes(self) -> int:
+        if self._single or not self._event_bytes:
+            return self._batch_limit
+        return max(1, int(self.subscription.batch.max_bytes / self._event_bytes))
+
+    async def _wait_for_more(self, inbox: Inbox) -> None:
+        deadline = self._clock() + int(self.subscription.batch.max_wait * SECOND)
+        while len(inbox.waiting) < self._batch_limit and inbox.following:
+            seconds = (deadline - self._clock()) / SECOND
+            if seconds <= 0:
+                return
+            await self._pause(inbox, seconds)
+
+    async def _pause(self, inbox: Inbox, seconds: float) -> None:
+        """Until events arrive, or for that many seconds."""
+        inbox.arrived.clear()
+        try:
+            await asyncio.wait_for(inbox.arrived.wait(), seconds)
+        except TimeoutError:
+            pass
+
+    # --- delivering
+
+    async def _deliver(self, inbox: Inbox, line: Line) -> None:
+        """Send a batch; look for the poison event where it is refused; move the cursor past what is settled."""
+        if self.subscription.concurrency > 1 and len(line) > 1:
+            await self._deliver_lanes(line)
+            return
+        shipments = deque(self._shipments(line, self._ledger.cursor(self._id).sequence + 1))
+        accepted = False
+        requests = 0
+        while shipments:
+            shipment = shipments.popleft()
+            outcome = await self._send(shipment)
+            if outcome.verdict is Verdict.FAILED:
+                await self._endpoint_failed(outcome)
+                shipments.appendleft(shipment)
+                continue
+            requests += 1
+            if outcome.verdict is Verdict.TAKEN or (outcome.verdict is Verdict.PARTLY and not self._strict):
+                accepted = await self._taken(shipment, outcome) or accepted
+            elif len(shipment.line) > 1 and requests < REQUESTS_PER_BATCH:
+                shipments.extendleft(reversed(self._halves(shipment, outcome)))
+            elif len(shipment.line) > 1 or self._strict:
+                await self._back_to_line(inbox, [shipment, *shipments], outcome, accepted)
+                return
+            else:
+                self._suspects.append(shipment)
+                if accepted:
+                    await self._believe()
+                elif self._single and len(self._suspects) > 1:
+                    await self._back_to_line(inbox, list(shipments), outcome, accepted)
+                    return
+        if self._suspects:
+            await self._back_to_line(inbox, [], Outcome(Verdict.FAILED, "it refused every event"), accepted)
+
+    def _shipments(self, line: Line, sequence: int) -> list[Shipment]:
+        """The line as bodies, none larger than the batch's bytes unless one event alone is."""
+        events = [event for _, event in line]
+        bodies = self._speaker.bodies(self._dialect, self._form, [position for position, _ in line], events)
+        size = sum([len(body.data) for body in bodies])
+        self._event_bytes = size / len(line)
+        if len(bodies) == 1 and size > self.subscription.batch.max_bytes and len(line) > 1:
+            middle = len(line) // 2
+            return [*self._shipments(line[:middle], sequence), *self._shipments(line[middle:], sequence + middle)]
+        shipments = []
+        start = 0
+        for body in bodies:
+            shipments.append(Shipment(line[start : start + body.count], body, sequence + start))
+            start += body.count
+        return shipments
+
+    def _halves(self, shipment: Shipment, outcome: Outcome) -> list[Shipment]:
+        middle = len(shipment.line) // 2
+        if outcome.verdict is Verdict.TOO_LARGE:
+            self._batch_limit = max(1, min(self._batch_limit, middle))
+        first = self._shipments(shipment.line[:middle], shipment.sequence)
+        return [*first, *self._shipments(shipment.line[middle:], shipment.sequence + middle)]
+
+    async def _send(self, shipment: Shipment) -> Outcome:
+        first, last = shipment.sequence, shipment.sequence + len(shipment.line) - 1
+        epoch = self._ledger.cursor(self._id).epoch
+        previous = ("aftersend-previous", str(first - 1))
+        self.standing.requests += 1
+        outcome = await self._transport.send(parcel_of(self._id, epoch, f"{first}-{last}", shipment.body, previous))
+        if outcome.verdict is Verdict.GONE:
+            raise DisabledError(outcome.detail or "the receiver answered 410 (gone)")
+        return outcome
+
+    async def _taken(self, shipment: Shipment, outcome: Outcome) -> bool:
+        """Move the cursor past what was taken; False where every event of it was named as failed."""
+        refused = {suspect.sequence: suspect for suspect in refused_of(shipment, outcome.failed)}
+        if len(refused) == len(shipment.line):
+            self._suspects.extend(refused.values())
+            return False
+        self.standing.recovered()
+        await self._believe()
+        if not refused:
+            await self._told(shipment.line)
+            return True
+        for sequence, item in enumerate(shipment.line, shipment.sequence):
+            if sequence in refused:
+                self._suspects.append(refused[sequence])
+                await self._believe()
+            else:
+                await self._told([item])
+        return True
+
+    async def _told(self, line: Line) -> None:
+        self.standing.delivered += len(line)
+        await self._ledger.told(self._id, line[-1][0] + 1, [event for _, event in line], self._clock())
+
+    async def _believe(self) -> None:
+        """The receiver takes others, so what it refused singly leaves the line."""
+        if not self._suspects:
+            return
+        suspects, self._suspects = self._suspects, []
+        taken = self._aside.take(suspects, self._ledger.cursor(self._id).epoch)
+        await self._ledger.set_aside(self._id, taken[-1].position + 1, taken)
+
+    async def _back_to_line(self, inbox: Inbox, rest: Sequence[Shipment], outcome: Outcome, accepted: bool) -> None:
+        """Nothing proves the events and not the receiver at fault: the cursor stands, and all is tried again."""
+        again = [item for shipment in (*self._suspects, *rest) for item in shipment.line]
+        self._suspects = []
+        inbox.waiting.extendleft(reversed(again))
+        if not accepted:
+            lone = len(inbox.waiting) == 1 and not self._strict
+            await self._endpoint_failed(outcome, inbox if lone else None)
+
+    # --- failing
+
+    async def _endpoint_failed(self, outcome: Outcome, until_more: Inbox | None = None) -> None:
+        """Wait for the next try; with `until_more`, an arrival ends the wait, because it may prove a poison event."""
+        standing, now = self.standing, self._clock()
+        standing.failures += 1
+        standing.detail = outcome.detail
+        standing.failing_since = standing.failing_since or now
+        if not outcome.ours and now - standing.failing_since > self.subscription.disable_after * SECOND:
+            raise DisabledError(f"nothing but failure for {self.subscription.disable_after:g} s: {outcome.detail}")
+        wait = wait_before_try(standing.failures, self.subscription.retry, outcome.retry_after, self._chance)
+        standing.next_try_at = now + int(wait * SECOND)
+        if standing.failures == BREAKER_OPENS_AT and self.inbox is not None and self.inbox.waiting:
+            self.inbox.restart(self.inbox.waiting[0][0])
+        if until_more is not None:
+            await self._pause(until_more, wait)
+            return
+        self._nudged.clear()
+        try:
+            await asyncio.wait_for(self._nudged.wait(), wait)
+        except TimeoutError:
+            pass
+
+    # --- lanes
+
+    async def _deliver_lanes(self, line: Line) -> None:
+        """Without order: the cursor moves when all lanes have arrived."""
+        cursor = self._ledger.cursor(self._id)
+        numbers = {position: cursor.sequence + index for index, (position, _) in enumerate(line, 1)}
+        pending, accepted = self._lanes.split(line), False
+        refused: Line = []
+        while pending:
+            results = await self._lanes.send(pending, cursor.epoch, numbers, self.standing)
+            pending = [result.left for result in results if result.left]
+            refused.extend(item for result in results for item in result.refused)
+            accepted = accepted or any(result.taken for result in results)
+            failure = next((result.failure for result in results if result.failure), None)
+            if failure is None and refused and not accepted:
+                pending, refused = [refused], []
+                failure = Outcome(Verdict.FAILED, "it refused every event")
+            if failure is not None:
+                await self._endpoint_failed(failure)
+        self.standing.recovered()
+        poison = {position for position, _ in refused}
+        for position, event in line:
+            if position in poison:
+                self._suspects.append(Shipment([(position, event)], _NO_BODY, numbers[position]))
+                await self._believe()
+            else:
+                await self._told([(position, event)])

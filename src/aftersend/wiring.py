@@ -1,0 +1,388 @@
+"""Puts the rooms together: finds the plugins, opens the store, starts the readers, serves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from aftersend.config import Config, parse_address
+from aftersend.contracts import Transport
+from aftersend.core.errors import ConfigurationError, StoreError, UsageError
+from aftersend.core.event import Receipt
+from aftersend.core.outcome import Acknowledgement
+from aftersend.core.registry import Domain, Subscription
+from aftersend.core.timestamps import DAY, parse_time
+from aftersend.dialects.activatepro import request_fault
+from aftersend.egress import Egress
+from aftersend.keyring import Keyring
+from aftersend.pipeline.deliveries import Deliveries
+from aftersend.pipeline.firsts import KEPT, FirstsFollower
+from aftersend.pipeline.intake import Intake
+from aftersend.rack import dialect_of, dialects, find_dialect
+from aftersend.stores.sqlite import SqliteStore
+from aftersend.stores.sqlite.followers import SqliteFirsts
+from aftersend.telemetry import Telemetry
+from aftersend.transports.http import HttpClient
+from aftersend.transports.http import Transport as HttpTransport
+from aftersend.web.access import Access
+from aftersend.web.api import Api, Services
+from aftersend.web.app import App, Entry
+from aftersend.web.doors import Doors
+
+SOCKET = "aftersend.sock"
+"""The socket in the data folder that commands reach a running instance by."""
+
+RETENTION_INTERVAL = 300.0
+"""Seconds between two looks at what may be dropped."""
+
+STOP_SECONDS = 10
+"""Seconds that open requests get when the process is asked to stop."""
+
+log = logging.getLogger("aftersend")
+
+
+# --- one instance
+
+
+class Instance:
+    """A store with everything that works on it, in this process."""
+
+    def __init__(self, store: SqliteStore, firsts: SqliteFirsts, config: Config, clock: Callable[[], int]) -> None:
+        self.store = store
+        self.config = config
+        self.clock = clock
+        self.telemetry = Telemetry()
+        self.egress = Egress.read(config.egress_allow, config.egress_allow_metadata, config.egress_brokers)
+        self.client = HttpClient(self.egress)
+        self.intake = Intake(store, store)
+        self.access = Access(store, clock)
+        self.domains: dict[str, Domain] = {}
+        self.doors = Doors(
+            intake=self.intake,
+            access=self.access,
+            registry=store,
+            find_dialect=find_dialect,
+            activatepro_fault=request_fault,
+            clock=clock,
+            telemetry=self.telemetry,
+        )
+        self.deliveries = Deliveries(
+            log=store,
+            registry=store,
+            cursors=store,
+            find_dialect=dialect_of,
+            open_transport=self.open_transport,
+            clock=clock,
+            chance=random.random,
+        )
+        self._firsts = firsts
+        native = frozenset(name for name, dialect in dialects().items() if dialect.native_firsts)
+        self.follower = FirstsFollower(store, firsts, native | {"aftersend"})
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def open_transport(self, subscription: Subscription) -> Transport:
+        """The way out of a subscription. Raises UsageError and EgressError."""
+        if subscription.transport != "http":
+            raise UsageError(f"there is no transport {subscription.transport!r}; there are: http")
+        dialect, _ = dialect_of(subscription)
+        wanted = dialect.acknowledgement
+        if subscription.acknowledge_status or subscription.acknowledge_body is not None:
+            wanted = Acknowledgement(
+                subscription.acknowledge_status or wanted.statuses, subscription.acknowledge_body, wanted.tries
+            )
+        return HttpTransport(
+            url=subscription.url,
+            timeout=subscription.timeout,
+            headers=subscription.headers,
+            signing_secrets=subscription.signing_secrets,
+            acknowledgement=wanted,
+            client=self.client,
+            clock=self.clock,
+        )
+
+    async def check_subscription(self, subscription: Subscription) -> None:
+        """Raises UsageError or EgressError for a subscription that cannot work."""
+        dialect_of(subscription)
+        if subscription.ordering not in ("log", "strict", "none"):
+            raise UsageError(f"ordering is log, strict or none; not {subscription.ordering!r}")
+        if subscription.concurrency > 1 and subscription.ordering != "none":
+            raise UsageError("concurrency above 1 needs ordering none: several requests at once keep no order")
+        if subscription.start not in ("now", "beginning"):
+            try:
+                parse_time(subscription.start)
+            except ValueError:
+                raise UsageError(f"start is now, beginning or an RFC 3339 time; not {subscription.start!r}") from None
+        self.open_transport(subscription)
+        target = self.egress.check_url(subscription.url)
+        await self.egress.resolve(target.host, target.port)
+
+    async def load(self) -> None:
+        """Read what is registered."""
+        await self.access.load()
+        await self.doors.load()
+        self.domains.update({domain.name: domain for domain in await self.store.list(Domain)})
+
+    async def start(self) -> None:
+        """Start reading and delivering."""
+        await self.deliveries.start()
+        self.telemetry.watch(self.deliveries.figures)
+        self.telemetry.watch(self._figures)
+        for name, work in (
+            ("ledger", self.deliveries.ledger.run),
+            ("feed", self.deliveries.feed.run),
+            ("firsts", self.follower.run),
+            ("retention", self._retain),
+        ):
+            self._tasks.append(asyncio.create_task(_supervised(name, work), name=name))
+
+    async def stop(self) -> None:
+        """Stop reading and delivering; where everything stands is on disk."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        try:
+            await self.deliveries.stop()
+        except StoreError as error:
+            log.warning("where the deliveries stand could not be written down: %s", error)
+        await self.client.close()
+        await self._firsts.close()
+        await self.store.close()
+
+    def app(self, *, local: bool = False) -> App:
+        """The ASGI application; `local` for those who hold the data folder and need no key."""
+        services = Services(
+            log=self.store,
+            registry=self.store,
+            cursors=self.store,
+            quarantine=self.store,
+            deliveries=self.deliveries,
+            access=self.access,
+            doors=self.doors,
+            domains=self.domains,
+            find_dialect=find_dialect,
+            check_subscription=self.check_subscription,
+            replay_quarantined=self.replay_quarantined,
+            clock=self.clock,
+            telemetry=self.telemetry,
+            ready=self.ready,
+        )
+        return Entry(self.doors, Api(services).app(), self.domains, local=local)
+
+    def ready(self) -> str:
+        """Why events cannot be kept now, or nothing."""
+        return self.store.fault()
+
+    def _figures(self) -> Iterator[tuple[str, dict[str, str], float]]:
+        yield "log_head", {}, self.store.head()
+        yield "log_tail", {}, self.store.tail()
+        yield "ready", {}, 0 if self.ready() else 1
+
+    async def replay_quarantined(self, tenant: str | None, limit: int) -> dict[str, int]:
+        """Read what is in quarantine again; what is read now leaves it."""
+        accepted = still = after = 0
+        while accepted + still < limit:
+            found = await self.store.list_quarantined(tenant, 100, after)
+            if not found:
+                break
+            for number, entry in found:
+                after = number
+                dialect, _ = find_dialect(entry.dialect)
+                receipt = Receipt(
+                    entry.body, entry.received_at, entry.form, entry.tenant, entry.source, "", entry.content_type
+                )
+                items = dialect.decode(receipt)
+                if items and not any(hasattr(item, "reason") for item in items):
+                    await self.intake.take(dialect, receipt, keep_unreadable=False)
+                    await self.store.discard([number])
+                    accepted += 1
+                else:
+                    still += 1
+        return {"read": accepted, "still_unreadable": still}
+
+    async def _retain(self) -> None:
+        """Drop what is old enough, again and again."""
+        while True:
+            await asyncio.sleep(RETENTION_INTERVAL)
+            await self.retain()
+
+    async def retain(self) -> None:
+        """Drop log files that are old enough and passed by all, or past the size limit; tell who was overtaken."""
+        config, now = self.config, self.clock()
+        before = now - int(config.retention_days * DAY) if config.retention_days else 0
+        gaps = await self.store.retain(before, config.max_log_bytes or None, self.deliveries.holding())
+        for gap in gaps:
+            await self.deliveries.mark_gap(gap.subscription, gap.since, gap.until, gap.count)
+        await self._firsts.forget(now - KEPT)
+
+
+async def _supervised(name: str, work: Callable[[], Any]) -> None:
+    """Run a loop that should never end; one that breaks begins again after a while."""
+    wait = 0.1
+    while True:
+        began = time.monotonic()
+        try:
+            await work()
+        except Exception as error:
+            if isinstance(error, StoreError):
+                log.warning("%s: %s", name, error)
+            else:
+                log.exception("%s broke and begins again", name)
+        wait = 0.1 if time.monotonic() - began > 60 else min(wait * 2, 30.0)
+        await asyncio.sleep(wait)
+
+
+@asynccontextmanager
+async def opened(
+    data: Path, config: Config, *, create: bool = False, without_old_keys: bool = False
+) -> AsyncIterator[Instance]:
+    """The instance in a data folder, held by this process alone. Raises StoreError in one line."""
+    keyring = Keyring.open(Path(config.keyring_file) if config.keyring_file else data / "keyring.json", create=create)
+    clock = time.time_ns
+    store = await SqliteStore.open(
+        data,
+        clock=clock,
+        keyring=keyring,
+        create=create,
+        without_old_keys=without_old_keys,
+        max_file_bytes=config.max_file_bytes,
+    )
+    try:
+        firsts = SqliteFirsts.open(data)
+    except BaseException:
+        await store.close()
+        raise
+    instance = Instance(store, firsts, config, clock)
+    try:
+        await instance.load()
+        yield instance
+    finally:
+        await instance.stop()
+
+
+# --- serving
+
+
+class _Server(uvicorn.Server):
+    """A server among others in one process: signals are the process's matter."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+def _server(app: App, config: Config) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            http="httptools",
+            loop="none",
+            lifespan="off",
+            access_log=False,
+            log_level=config.log_level,
+            log_config=None,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=STOP_SECONDS,
+            ws="none",
+            backlog=2048,
+        )
+    )
+
+
+def listen(address: str, name: str) -> socket.socket:
+    """A listening socket. Raises ConfigurationError in one line where the port is in use or not allowed."""
+    host, port = parse_address(address, name)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.bind((host, port))
+        sock.listen(2048)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigurationError(f"{name}: cannot listen on {address}: {reason}; choose another address") from None
+    return sock
+
+
+def listen_locally(path: Path) -> socket.socket:
+    """The socket in the data folder, for its owner alone."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    path.unlink(missing_ok=True)
+    before = os.umask(0o177)
+    try:
+        sock.bind(str(path))
+        sock.listen(128)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise StoreError(f"{path}: {error.strerror or error}; a data folder with a shorter path may do") from None
+    finally:
+        os.umask(before)
+    return sock
+
+
+async def serve(data: Path, config: Config, *, ready: Callable[[str], None], without_old_keys: bool = False) -> None:
+    """Everything in one process, until SIGTERM or SIGINT; `ready` is told one line when requests are answered."""
+    public = listen(config.listen, "listen")
+    sockets = [public]
+    try:
+        async with opened(data, config, without_old_keys=without_old_keys) as instance:
+            sockets.append(listen_locally(data / SOCKET))
+            if config.admin_listen:
+                sockets.append(listen(config.admin_listen, "admin_listen"))
+            await instance.start()
+            app = instance.app()
+            servers = [_server(app, config), _server(instance.app(local=True), config)]
+            servers += [_server(app, config)] * (len(sockets) - 2)
+            await _serve_all(servers, sockets, lambda: ready(_ready_line(public, data)))
+    finally:
+        for sock in sockets:
+            sock.close()
+        (data / SOCKET).unlink(missing_ok=True)
+
+
+def _ready_line(sock: socket.socket, data: Path) -> str:
+    host, port = sock.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"aftersend is ready at http://{shown}:{port} with the data in {data}"
+
+
+async def _serve_all(servers: list[_Server], sockets: list[socket.socket], ready: Callable[[], None]) -> None:
+    def stop() -> None:
+        for server in servers:
+            server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    tasks = [asyncio.create_task(server.serve(sockets=[sock])) for server, sock in zip(servers, sockets, strict=True)]
+    try:
+        while not all(server.started for server in servers):
+            if any(task.done() for task in tasks):
+                break
+            await asyncio.sleep(0.01)
+        ready()
+        await asyncio.gather(*tasks)
+    finally:
+        stop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
