@@ -36,9 +36,10 @@ from aftersend.telemetry import Telemetry
 from aftersend.transports.http import HttpClient
 from aftersend.transports.http import Transport as HttpTransport
 from aftersend.web.access import Access
-from aftersend.web.api import Api, Services
+from aftersend.web.api import build_api
 from aftersend.web.app import App, Entry
 from aftersend.web.doors import Doors
+from aftersend.web.services import Services
 
 SOCKET = "aftersend.sock"
 """The socket in the data folder that commands reach a running instance by."""
@@ -125,7 +126,10 @@ class Instance:
                 raise UsageError(f"start is now, beginning or an RFC 3339 time; not {subscription.start!r}") from None
         self.open_transport(subscription)
         target = self.egress.check_url(subscription.url)
-        await self.egress.resolve(target.host, target.port)
+        try:
+            await self.egress.resolve(target.host, target.port)
+        except OSError as error:
+            raise UsageError(f"{target.host} has no address: {error.strerror or error}") from None
 
     async def load(self) -> None:
         """Read what is registered."""
@@ -178,7 +182,7 @@ class Instance:
             telemetry=self.telemetry,
             ready=self.ready,
         )
-        return Entry(self.doors, Api(services).app(), self.domains, local=local)
+        return Entry(self.doors, build_api(services), self.domains, local=local)
 
     def ready(self) -> str:
         """Why events cannot be kept now, or nothing."""
@@ -384,5 +388,3 @@ async def _serve_all(servers: list[_Server], sockets: list[socket.socket], ready
         stop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-
-

@@ -127,6 +127,12 @@ def test_a_rejected_event_is_kept_as_a_request_of_its_own() -> None:
     assert json.loads(fault.raw) == {"id": "jane", "events": [{**SENT, "timestamp": "soon"}]}
 
 
+def test_a_large_head_does_not_multiply() -> None:
+    (fault,) = read({"id": "jane", "note": "x" * 5000, "events": [SENT] * 3})
+    assert isinstance(fault, Rejected)
+    assert fault.reason == "too_large"
+
+
 def test_what_others_told_holds_the_schemas_and_pleases_the_endpoint() -> None:
     schemas = ACTIVATEPRO.schemas()
     for schema in schemas.values():

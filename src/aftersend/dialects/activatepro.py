@@ -22,6 +22,8 @@ REQUEST_LIMIT = 50
 """Events in one request."""
 FEED_LIMIT = 100_000
 """Objects in one feed file."""
+HEAD_LIMIT = 4096
+"""Bytes of a request beside its events: each event keeps what they say, so a large head would multiply."""
 
 _WORDS = {
     "sent": "Message Sent",
@@ -59,6 +61,7 @@ _FAULTS = {
     "wrong_type": "has `properties` that are no JSON object",
     "duplicate_key": "says one thing twice, beside its properties and in them",
     "invalid_time": "has a timestamp that is not ISO 8601",
+    "too_large": "says more than 4096 bytes beside its events",
     "time_out_of_range": "is from before 1970 or more than 7 days ahead",
 }
 _encode = msgspec.json.Encoder().encode
@@ -146,16 +149,20 @@ def _read(member: dict[str, Any] | Rejected, found: list[Event | Rejected], rece
 
 
 def _read_request(member: dict[str, Any], found: list[Event | Rejected], receipt: Receipt) -> None:
-    person = _person(member)
-    shared = [_rest(member, _OF_REQUEST, person), member.get("properties")]
+    head = {name: value for name, value in member.items() if name != "events"}
+    if len(member["events"]) > 1 and len(_encode(head)) > HEAD_LIMIT:
+        found.append(_rejected(_UnreadableError("too_large"), len(found), member))
+        return
+    person = _person(head)
+    shared = [_rest(head, _OF_REQUEST, person), head.get("properties")]
     shared = [fields for fields in shared if fields]
-    stamp = member.get("timestamp")
+    stamp = head.get("timestamp")
     for event in member["events"]:
         try:
             found.append(_request_event(event, person, stamp, shared, receipt))
         except _UnreadableError as error:
             # Kept as a request of its own, so that it can be replayed.
-            found.append(_rejected(error, len(found), {**member, "events": [event]}))
+            found.append(_rejected(error, len(found), {**head, "events": [event]}))
 
 
 def _rejected(error: _UnreadableError, index: int, member: dict[str, Any]) -> Rejected:
@@ -214,11 +221,11 @@ def _row_event(member: dict[str, Any], receipt: Receipt) -> Event:
 
 def _merged(groups: list[Any]) -> dict[str, Any]:
     """Properties told in several places as one flat object; those with a reserved name stay in `properties`."""
+    if len(groups) == 1 and type(groups[0]) is dict and _RESERVED.isdisjoint(groups[0]):
+        return dict(groups[0])
     groups = [group for group in groups if group is not None]
     if not all(isinstance(group, dict) for group in groups):
         raise _UnreadableError("wrong_type")
-    if len(groups) == 1 and _RESERVED.isdisjoint(groups[0]):
-        return dict(groups[0])
     merged: dict[str, Any] = {}
     reserved: dict[str, Any] = {}
     for group in groups:

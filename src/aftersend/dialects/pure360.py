@@ -240,7 +240,7 @@ class Dialect:
 
 
 def _event(pairs: Iterable[tuple[str, str]], receipt: Receipt, index: int, raw: bytes | str) -> Event | Rejected:
-    heard, taken, extra, repeated = _sort(pairs)
+    heard, taken, extra, dates = _sort(pairs)
     word = heard.get("type")
     if not word:
         return _rejected("missing_field", f"event {index} has no type", index, raw)
@@ -248,7 +248,7 @@ def _event(pairs: Iterable[tuple[str, str]], receipt: Receipt, index: int, raw: 
     if meaning is None:
         return _rejected("invalid_type", f"event {index}: {word[:60]!r} cannot be a type", index, raw)
     del taken["type"]
-    time, doubtful = _time(heard, taken, meaning, repeated)
+    time, doubtful = _time(heard, taken, meaning, dates)
     if time is None:
         time = receipt.received_at
     elif time_fault(time, receipt.received_at) is not None:
@@ -261,13 +261,9 @@ def _event(pairs: Iterable[tuple[str, str]], receipt: Receipt, index: int, raw: 
         url = _take(heard, taken, "url")
     if taken:
         extra = _restore(taken, extra)
-    key = (
-        [campaign_id, recipient, message_id, url]
-        if campaign_id
-        else [heard.get("messagename", ""), heard.get("deliverydate", ""), recipient, message_id, url]
-    )
+    delivery = [campaign_id] if campaign_id else [heard.get("messagename", ""), heard.get("deliverydate", "")]
     return Event(
-        id=event_id(receipt, "pure360", word, time, key),
+        id=event_id(receipt, "pure360", word, time, [*delivery, recipient, message_id, url]),
         type=meaning.type,
         time=time,
         source=Source(receipt.source or "pure360", "pure360", word),
@@ -289,7 +285,7 @@ def _sort(pairs: Iterable[tuple[str, str]]) -> tuple[dict[str, str], dict[str, _
     heard: dict[str, str] = {}
     taken: dict[str, _Pair] = {}
     extra: dict[str, Any] = {}
-    repeated: list[str] = []
+    dates: list[str] = []
     for name, value in pairs:
         role = _roles.get(name)
         if role is None:
@@ -300,12 +296,12 @@ def _sort(pairs: Iterable[tuple[str, str]]) -> tuple[dict[str, str], dict[str, _
                 taken[role] = (name, value)
                 continue
         if role in _DATES:
-            repeated.append(role)
+            dates.append(role)
         if name in extra or name.endswith("[]"):
             extra[name] = _repeat(extra.get(name), value)
         else:
             extra[name] = value
-    return heard, taken, extra, repeated
+    return heard, taken, extra, dates
 
 
 def _repeat(values: Any, value: str) -> list[str]:
@@ -340,7 +336,7 @@ def _take_address(heard: dict[str, str], taken: dict[str, _Pair], meaning: _Mean
 
 
 def _time(
-    heard: dict[str, str], taken: dict[str, _Pair], meaning: _Meaning, repeated: list[str]
+    heard: dict[str, str], taken: dict[str, _Pair], meaning: _Meaning, dates: list[str]
 ) -> tuple[int | None, bool]:
     """When it happened, if that is told, and whether to doubt it.
 
@@ -350,7 +346,7 @@ def _time(
     for role in said:
         text = heard[role]
         if text.isdecimal() and text.isascii() and len(text) < 12 and text[0] != "0":
-            if len(said) == 1 and not meaning.is_campaign and not any(role in meaning.times for role in repeated):
+            if len(said) == 1 and not meaning.is_campaign and not any(role in meaning.times for role in dates):
                 taken.pop(role, None)
             return int(text) * SECOND, False
         try:
@@ -372,8 +368,9 @@ def _unknown(word: str) -> _Meaning | None:
     known = _MEANINGS.get(word.upper())
     if known is not None:
         return known
-    plain = word.replace("_", "a").replace("-", "a").replace(" ", "a")
-    return _meaning(word) if len(word) <= 60 and plain.isalnum() and plain.isascii() else None
+    plain = _fold(word)
+    fits = len(word) <= 60 and plain.isalnum() and word.isascii() and plain not in ("type", "eventmeta")
+    return _meaning(word) if fits else None
 
 
 def _channel(heard: dict[str, str]) -> str | None:
@@ -440,7 +437,9 @@ def _spread(name: str, value: Any, form: str) -> list[tuple[str, str]]:
 
 def _foreign_pairs(event: Event, form: str) -> list[tuple[str, str]]:
     """The documented fields of the word, empty where another vendor told nothing of the kind, and our message id."""
-    word = _vocabulary.word(event) or ""
+    word = _vocabulary.word(event)
+    if word is None:
+        raise EncodeError(f"pure360 has no word for {event.type}")
     meaning, seconds, campaign = _MEANINGS[word], str(event.time // SECOND), event.campaign_id or ""
     values = {
         "type": word,
@@ -459,6 +458,10 @@ def _foreign_pairs(event: Event, form: str) -> list[tuple[str, str]]:
     if event.message_id is not None:
         pairs.append(("message_id", event.message_id))
     return pairs
+
+
+_LINE_BREAKS = str.maketrans("\r\n", "  ")
+"""Rows, log lines and mails tell one field a line at most: a break in a value becomes a blank."""
 
 
 def _bytes(text: str) -> bytes:
@@ -635,7 +638,7 @@ def _rows(text: str) -> Iterable[tuple[list[str] | None, str]]:
 def _joined(lines: list[str], number: int) -> tuple[list[str] | None, str, int]:
     """The row that goes on over several lines, and the line after it; the first alone where none closes the quote."""
     for after in range(number + 2, min(number + _LINES_LIMIT, len(lines)) + 1):
-        row = "\n".join(lines[number:after])
+        row = " ".join(lines[number:after])
         cells = _split_row(row, strict=True) if '"' in lines[after - 1] else None
         if cells is not None:
             return cells, row, after
@@ -725,15 +728,13 @@ def _merge(own: list[str], used: list[str]) -> list[str]:
     return names + [name for name in used if name not in names]
 
 
-_PLAIN = re.compile(r'[^",\n\r\s](?:[^",\n\r]*[^",\n\r\s])?')
-
-
 def _join_row(cells: Sequence[str]) -> str:
     return ",".join([cell if not cell or cell.isalnum() else _cell(cell) for cell in cells])
 
 
 def _cell(text: str) -> str:
-    if "," in text or '"' in text or "\n" in text or "\r" in text or text != text.strip():
+    text = text.translate(_LINE_BREAKS) if not text.isprintable() else text
+    if "," in text or '"' in text or text != text.strip():
         escaped = text.replace("\\", "\\\\").replace('"', '""')
         return f'"{escaped}"'
     return text
@@ -773,7 +774,7 @@ def _log_pair(item: str) -> tuple[str, str]:
         core = value.rstrip().rstrip('"')
         quotes = value.count('"', len(core))
         value = core.replace('""', '"') + '"' * ((quotes - 1) // 2)
-    return name.strip(), value.strip()
+    return name.strip(' "'), value.strip()
 
 
 def _log_line(pairs: list[tuple[str, str]]) -> str:
@@ -781,11 +782,10 @@ def _log_line(pairs: list[tuple[str, str]]) -> str:
 
 
 _NAME_BREAKS = str.maketrans('":,\r\n', "     ")
-_LINE_BREAKS = str.maketrans("\r\n", "  ")
 
 
 def _log_item(name: str, value: str) -> str:
-    if not (value.isascii() and value.isprintable()):
+    if not value.isprintable():
         value = value.translate(_LINE_BREAKS)
     return f"{name.translate(_NAME_BREAKS)}:" + value.replace('"', '""')
 
@@ -795,20 +795,21 @@ def _log_item(name: str, value: str) -> str:
 
 def _read_mail(receipt: Receipt) -> list[Event | Rejected]:
     """A line `key: value` of the text is a field; others are greetings. The subject may stand for the type."""
-    if len(receipt.body) > MAIL_LIMIT or receipt.body.count(b"multipart/") > 10:
-        detail = f"the mail has more than {MAIL_LIMIT} bytes or 10 parts within parts"
-        return [_rejected("too_large", detail, None, receipt.body)]
-    subject, text = _subject_and_text(receipt.body)
+    body = receipt.body
+    # The standard library's parser takes a time that grows with the depth of parts and the square of the semicolons.
+    if len(body) > MAIL_LIMIT or body.count(b"multipart/") > 10 or body.count(b";") > 2_000:
+        return [_rejected("too_large", f"the mail has more than {MAIL_LIMIT} bytes, or too many parts", None, body)]
+    subject, text = _subject_and_text(body)
     lines = [line.partition(":") for line in text.split("\n")]
     pairs = [(name.strip(), value.strip()) for name, colon, value in lines if colon]
     if len(pairs) > FIELD_LIMIT:
-        return [_too_many(None, receipt.body)]
+        return [_too_many(None, body)]
     said = {_role(name): value for name, value in reversed(pairs)}
     if "type" not in said and subject in _WORDS:
         pairs.append(("type", subject))
     elif subject and subject != said.get("type") and not any(_fold(name) == "notificationsubject" for name, _ in pairs):
         pairs.append(("notificationSubject", subject))
-    return [_event(pairs, receipt, 0, receipt.body)]
+    return [_event(pairs, receipt, 0, body)]
 
 
 def _subject_and_text(data: bytes) -> tuple[str, str]:
@@ -847,8 +848,9 @@ def _mail(pairs: list[tuple[str, str]]) -> bytes:
     data, encoding = _bytes("\r\n".join(lines) + "\r\n"), "7bit"
     if not data.isascii() or max(map(len, lines)) > 990:
         data, encoding = encodebytes(data).replace(b"\n", b"\r\n"), "base64"
+    subject = pairs[0][1].translate(_LINE_BREAKS)
     head = (
-        f"Subject: {pairs[0][1]}\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        f"Subject: {subject}\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
         f"Content-Transfer-Encoding: {encoding}\r\n\r\n"
     )
     return _bytes(head) + data

@@ -69,13 +69,17 @@ class Access:
 
     async def revoke(self, id_: str) -> Key:
         """Make a key worthless. Raises NotFoundError."""
-        if id_ not in self._keys:
-            raise NotFoundError(f"there is no key {id_}; `aftersend keys list` shows them")
-        key = structs.replace(self._keys[id_], revoked_at=self._clock())
+        key = structs.replace(self.find(id_), revoked_at=self._clock())
         await self._registry.put(key)
         self._keys[id_] = key
         return key
 
-    def everything(self) -> list[Key]:
+    def find(self, id_: str) -> Key:
+        """The key with an id. Raises NotFoundError."""
+        if id_ not in self._keys:
+            raise NotFoundError(f"there is no key {id_}; `aftersend keys list` shows them")
+        return self._keys[id_]
+
+    def all_keys(self) -> list[Key]:
         """All keys, the oldest first."""
         return sorted(self._keys.values(), key=lambda key: (key.created_at, key.id))
