@@ -64,9 +64,10 @@ def make_app() -> App:
         default_parameter=Parameter(negative=()),
         suppress_keyboard_interrupt=False,
     )
-    for number, (group, commands) in enumerate(COMMANDS.items()):
+    for number, (title, commands) in enumerate(COMMANDS.items()):
+        group = Group(title, sort_key=number)
         for name, place in commands.items():
-            app.command(f"aftersend.cli.{place}", name=name, group=Group(group, sort_key=number))
+            app.command(f"aftersend.cli.{place}", name=name, group=group)
     return app
 
 
@@ -92,6 +93,10 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return told(where + (error.strerror or str(error)).lower(), FAILED)
+    except Exception as error:
+        if "AFTERSEND_DEBUG" in os.environ:
+            raise
+        return told(f"a fault of ours, {error!r}; AFTERSEND_DEBUG=1 shows where, please report it", FAILED)
     return result if isinstance(result, int) else DONE
 
 
@@ -102,6 +107,7 @@ def _typed(error: CycloptsError) -> str:
 def told(message: str, code: int) -> int:
     """Say one line on standard error; returns the code."""
     line = " ".join(message.split()).replace(".; ", "; ")
+    line = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in line)
     try:
         sys.stderr.write(f"aftersend: {line}\n")
     except BrokenPipeError:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import zstandard
 
@@ -46,7 +46,7 @@ def opened(name: str) -> Iterator[BufferedReader]:
         yield cast(BufferedReader, sys.stdin.buffer)
         return
     try:
-        file = Path(name).open("rb")
+        file = Path(name).open("rb")  # noqa: SIM115
     except OSError as error:
         raise UsageError(f"{name}: {(error.strerror or str(error)).lower()}") from None
     with file:
@@ -57,14 +57,18 @@ def unpacked(file: BufferedReader) -> Iterator[BufferedReader]:
     """What a file holds: itself, what was compressed, or each file of an archive."""
     head = file.peek(4)[:4]
     if head.startswith(_GZIP):
-        yield BufferedReader(cast(BinaryIO, gzip.GzipFile(fileobj=file)), 1 << 18)  # type: ignore[arg-type]
+        yield _buffered(gzip.GzipFile(fileobj=file))
     elif head == _ZSTD:
         reader = zstandard.ZstdDecompressor(max_window_size=_WINDOW_LIMIT)
-        yield BufferedReader(reader.stream_reader(file, read_across_frames=True), 1 << 18)  # type: ignore[arg-type]
+        yield _buffered(reader.stream_reader(file, read_across_frames=True))
     elif head == _ZIP:
         yield from _unzipped(file)
     else:
         yield file
+
+
+def _buffered(stream: Any) -> BufferedReader:
+    return BufferedReader(stream, 1 << 18)
 
 
 def _unzipped(file: BufferedReader) -> Iterator[BufferedReader]:
@@ -76,4 +80,4 @@ def _unzipped(file: BufferedReader) -> Iterator[BufferedReader]:
             for entry in archive.infolist():
                 if not entry.is_dir() and not entry.filename.startswith("__MACOSX/"):
                     with archive.open(entry) as content:
-                        yield BufferedReader(cast(BinaryIO, content), 1 << 18)  # type: ignore[arg-type]
+                        yield _buffered(content)

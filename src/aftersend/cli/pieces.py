@@ -1,4 +1,4 @@
-"""Cutting long input into pieces that a dialect reads for themselves: lines, members of an array, items of a document."""
+"""Cutting long input into pieces that a dialect can read: lines, members of an array, items of a document."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Spoken(Struct, frozen=True, gc=False, omit_defaults=True):
     type: str
     time: str
     source: Source
-    tenant: str = DEFAULT_TENANT
+    tenant: str
     received_at: str = ""
     channel: str | None = None
     recipient: str | None = None

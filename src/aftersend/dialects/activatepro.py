@@ -242,13 +242,14 @@ def _event(word: Any, stamp: Any, person: _Person, extra: dict[str, Any], receip
     time = receipt.received_at if stamp is None or stamp == "" else _time(stamp, receipt)
     type_, channel = _type(word, extra)
     category, url = _take(extra, "type"), _take(extra, "url")
+    recipient = person.recipient or _number(extra)
     campaign_id, message_id = _take(extra, "campaignId", "campaign_id"), _take(extra, "messageId", "message_id")
     key = [person.profile_id or [person.recipient, person.raw.get("businessUnit")], message_id, campaign_id, channel]
     key.append(url)
     if type_ == OTHER or not (person.profile_id or person.recipient):
         key.append(_encode_sorted([category, extra]).decode())
     extra.update(person.raw)
-    if stamp and (time == receipt.received_at or stamp != format_time(time)):
+    if stamp and stamp != format_time(time):
         extra["timestamp"] = stamp
     return Event(
         id=event_id(receipt, "activatepro", word, time, key),
@@ -258,7 +259,7 @@ def _event(word: Any, stamp: Any, person: _Person, extra: dict[str, Any], receip
         tenant=receipt.tenant,
         received_at=receipt.received_at,
         channel=channel,
-        recipient=person.recipient,
+        recipient=recipient,
         profile_id=person.profile_id,
         message_id=message_id,
         campaign_id=campaign_id,
@@ -268,6 +269,19 @@ def _event(word: Any, stamp: Any, person: _Person, extra: dict[str, Any], receip
         suspect=["time"] if time < SUSPECT_BEFORE else [],
         extra=extra,
     )
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and text.isascii()
+
+
+def _number(extra: dict[str, Any]) -> str | None:
+    """The number that we tell as a property of our own, because a person's `email` cannot hold it."""
+    said = extra.get("recipient")
+    if type(said) is str and _is_number(said):
+        del extra["recipient"]
+        return said
+    return None
 
 
 def _time(stamp: Any, receipt: Receipt) -> int:
@@ -363,9 +377,10 @@ def _row(event: Event) -> dict[str, Any]:
     if event.source.dialect != "activatepro":
         return _foreign_row(event)
     extra, word = event.extra, event.source.word
-    row: dict[str, Any] = {"id": event.profile_id, "email": event.recipient, "event": word}
-    if event.time != event.received_at:
-        row["timestamp"] = format_time(event.time)
+    is_number = event.recipient is not None and _is_number(event.recipient)
+    home = "recipient" if is_number else "email"
+    row: dict[str, Any] = {"id": event.profile_id, home: event.recipient, "event": word}
+    row["timestamp"] = format_time(event.time)
     if event.channel is not None and (word in _ROWS or not _is_custom(word)):
         row["channel"] = _SPELLINGS.get(event.channel, event.channel)
     row |= {"type": event.category, "campaignId": event.campaign_id, "messageId": event.message_id, "url": event.url}
@@ -382,10 +397,12 @@ def _foreign_row(event: Event) -> dict[str, Any]:
     channel = channel_of(event.type) or "email"
     recipient = event.recipient or ""
     is_email = "@" in recipient
+    number = recipient if _is_number(recipient) else None
     return _without_none(
         {
             "id": event.profile_id or (None if is_email else recipient),
             "email": recipient if is_email else None,
+            "recipient": number,
             "event": _WORDS[event.type.rpartition(".")[2]],
             "timestamp": format_time(event.time - event.time % SECOND),
             "channel": _SPELLINGS.get(channel, channel),

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aftersend.contracts import Dialect
-from aftersend.core.event import Event, Receipt, Rejected, Source
+from aftersend.core.event import DEFAULT_TENANT, Event, Receipt, Rejected, Source
 from aftersend.core.identity import event_id
 from aftersend.core.taxonomy import OTHER, channel_of
 from aftersend.core.timestamps import SECOND, format_time, parse_time
@@ -71,6 +71,8 @@ def plain(event: Event) -> dict[str, Any]:
     fields: dict[str, Any] = msgspec.to_builtins(event)
     fields["time"] = format_time(event.time)
     fields.pop("received_at", None)
+    if event.tenant == DEFAULT_TENANT:
+        fields.pop("tenant", None)
     return fields
 
 

@@ -1,6 +1,6 @@
 """The store on one machine: a folder of SQLite files."""
 
-from aftersend.stores.sqlite.limits import Limits
+from aftersend.stores.sqlite.limits import DEFAULT_LIMITS, Limits
 from aftersend.stores.sqlite.store import SqliteStore
 
-__all__ = ["Limits", "SqliteStore"]
+__all__ = ["DEFAULT_LIMITS", "Limits", "SqliteStore"]

@@ -47,6 +47,7 @@ class Control:
         self._path = path
         self._keyring = keyring
         self._read_only = read_only
+        self._is_doubtful = False
         self._unseal: Seal = self._unseal_or_lose if without_old_keys else keyring.unseal
         with faults_of(path):
             if not read_only:
@@ -192,6 +193,10 @@ class Control:
 
     def _work(self, calls: Sequence[_Call]) -> None:
         try:
+            if self._is_doubtful:
+                self._connection.close()
+                self._connection = self._open()
+                self._is_doubtful = False
             with transaction(self._connection, writing=not self._read_only):
                 for call in calls:
                     self._one(call)
@@ -199,8 +204,7 @@ class Control:
             fault = self._told(error)
             for call in calls:
                 call.error = fault
-            if not isinstance(fault, StoreFullError | StoreBusyError):
-                self._reopen()
+            self._is_doubtful = self._is_doubtful or not isinstance(fault, StoreFullError | StoreBusyError)
 
     def _one(self, call: _Call) -> None:
         """One call's faults do not undo the others'."""
@@ -219,13 +223,6 @@ class Control:
         if isinstance(error, apsw.Error | OSError):
             return store_error(error, self._path)
         return error if isinstance(error, AftersendError) else StoreError(f"the store failed: {error!r}")
-
-    def _reopen(self) -> None:
-        try:
-            self._connection.close()
-            self._connection = self._open()
-        except (apsw.Error, OSError, StoreError):
-            return
 
     # `list` stands last: it hides the built-in for what follows.
 

@@ -29,6 +29,11 @@ class Folder:
         except OSError as error:
             raise self._unusable(error) from error
 
+    def require(self) -> None:
+        """Raises StoreError where there is no store."""
+        if not self.control.exists():
+            raise self._unusable(FileNotFoundError())
+
     def take_lock(self) -> int:
         """An open file that holds the folder for this process. Raises StoreLockedError, naming the holder."""
         try:
@@ -51,7 +56,7 @@ class Folder:
 
     def _unusable(self, error: OSError) -> StoreError:
         if isinstance(error, FileNotFoundError):
-            return StoreError(f"{self.path} does not exist; `aftersend init --data {self.path}` makes it")
+            return StoreError(f"there is no store in {self.path}; `aftersend init --data {self.path}` makes it")
         if isinstance(error, FileExistsError | NotADirectoryError):
             return StoreError(f"{self.path} is not a folder; name one that holds, or shall hold, the data")
         reason = (error.strerror or str(error)).lower()

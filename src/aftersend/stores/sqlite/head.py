@@ -62,6 +62,7 @@ class Head:
         self._checkpoint_pages = checkpoint_pages
         self._read_only = read_only
         self._compress = blocks.compressor()
+        self._is_doubtful = False
         with faults_of(self.file.path):
             self._connection = self._open()
 
@@ -72,7 +73,12 @@ class Head:
 
     @property
     def connection(self) -> apsw.Connection:
-        """The one connection that writes it."""
+        """The one connection that writes the file, opened again after a fault."""
+        if self._is_doubtful:
+            self._connection.close()
+            self._connection = self._open()
+            describe(self.file, self._connection)
+            self._is_doubtful = False
         return self._connection
 
     def _open(self, file: LogFile | None = None) -> apsw.Connection:
@@ -100,16 +106,15 @@ class Head:
     def probe(self) -> None:
         """Write something without a meaning, to see whether it reaches the disk."""
         try:
-            with transaction(self._connection):
+            with transaction(self.connection):
                 self._connection.execute(LOG["touch"])
         except (apsw.Error, OSError) as error:
             raise self._failed(error) from error
 
     def _failed(self, error: apsw.Error | OSError | StoreError) -> StoreError:
-        """The store's word for an error, after which the next commit can try again."""
+        """The store's word for an error; where it says nothing of what reached the disk, that is looked up again."""
         fault = error if isinstance(error, StoreError) else store_error(error, self.file.path)
-        if not isinstance(fault, StoreFullError | StoreBusyError):
-            self._reopen()
+        self._is_doubtful = self._is_doubtful or not isinstance(fault, StoreFullError | StoreBusyError)
         return fault
 
     def _commit(self, appends: Sequence[Append], now: int) -> list[Block]:
@@ -117,7 +122,7 @@ class Head:
         ordered = sorted(set(keys))
         known = self._known(ordered)
         wanted = [key for key in ordered if key not in known] if known else ordered
-        with transaction(self._connection):
+        with transaction(self.connection):
             added = self._add_ids(wanted)
             all_kept = _all_of(appends) if len(added) == len(keys) else _new_of(appends, set(added))
             spans = widened(self.file.days, added)
@@ -190,9 +195,9 @@ class Head:
 
     def _begin_file_if_due(self, now: int) -> None:
         """A new file by day of arrival or size. An empty one is kept: its name is the position it begins with."""
+        old = self.connection
         if self._is_empty or (now // DAY <= self.file.day and self._size() < self._max_file_bytes):
             return
-        old = self._connection
         last_number = old.execute(LOG["last_number"]).get
         file = create_file(self.file.path.parent, self.position, last_number, now)
         connection = self._open(file)
@@ -203,15 +208,6 @@ class Head:
     def _size(self) -> int:
         pages: int = self._connection.execute("PRAGMA page_count").get
         return pages * 4096
-
-    def _reopen(self) -> None:
-        """After an error that says nothing of what reached the disk, look again; if that fails, at the next commit."""
-        try:
-            self._connection.close()
-            self._connection = self._open()
-            describe(self.file, self._connection)
-        except (apsw.Error, OSError):
-            return
 
     def close(self) -> None:
         """Let go of the file."""

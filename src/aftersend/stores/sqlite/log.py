@@ -108,6 +108,7 @@ class EventLog:
         """Why entries cannot be kept now, in one line; empty: they can. A fault that is over is found out by itself."""
         if self._fault and self._probe is None and not self._writer.closed:
             self._probe = Chore(self._end.probe)
+            self._probe.future.add_done_callback(asyncio.Future.exception)
             self._writer.post(self._probe)
         return self._fault
 
@@ -125,6 +126,7 @@ class EventLog:
         """Returns the head as soon as the log reaches past a position."""
         if self._head > position:
             return self._head
+        self._writer.refuse_if_closed()
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append((position, future))
         try:
@@ -164,6 +166,7 @@ class EventLog:
         return await self._in_thread(self._archive.list_quarantined, tenant, limit, after)
 
     async def _in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        self._writer.refuse_if_closed()
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, lambda: function(*args, **kwargs))
 
@@ -199,10 +202,11 @@ class EventLog:
             raise StoreError("the store was opened for reading only")
 
     async def close(self) -> None:
-        """Finish what is queued, then let go of the files. Those who wait for more events are cancelled."""
+        """Finish what is queued, then let go of the files. Those who wait for more events get a StoreError."""
         await self._writer.close()
         for _, future in self._waiting:
-            future.cancel()
+            if not future.done():
+                future.set_exception(StoreError("the store is closed"))
         await asyncio.to_thread(self._threads.shutdown)
         self._end.close()
         self._readers.close()

@@ -66,7 +66,9 @@ class SqliteStore:
         place = Folder(folder)
         with ExitStack() as undo:
             lock = None
-            if not read_only:
+            if read_only:
+                place.require()
+            else:
                 place.prepare(create=create)
                 lock = place.take_lock()
                 undo.callback(os.close, lock)

@@ -47,12 +47,16 @@ class Writer(Generic[J, T]):
 
     def post(self, job: J) -> None:
         """Queue a job."""
-        if self.closed:
-            raise StoreError("the store is closed")
+        self.refuse_if_closed()
         if not self._started:
             self._started = True
             self._thread.start()
         self._queue.put(job)
+
+    def refuse_if_closed(self) -> None:
+        """Raises StoreError once the writer is closed."""
+        if self.closed:
+            raise StoreError("the store is closed")
 
     async def close(self) -> None:
         """Returns when everything queued is done and the thread has ended."""

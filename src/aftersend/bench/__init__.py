@@ -1,0 +1,1 @@
+"""What this machine does with aftersend: figures per CPU-second, beside a bare loop on the same machine."""

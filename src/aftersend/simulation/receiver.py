@@ -1,0 +1,103 @@
+"""A bare HTTP receiver. As a program it takes everything at once and ends with its standard input:
+`python -m aftersend.simulation.receiver` prints its port."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+_END = b"\r\n\r\n"
+_TAKEN = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+class Delivery(NamedTuple):
+    """A request that came in."""
+
+    path: str
+    headers: dict[str, str]
+    """By lower-case name."""
+    body: bytes
+
+
+Reaction = Callable[[Delivery], Awaitable[int]]
+"""From a request to the status it is answered with, in its own time."""
+
+
+class Exchange(asyncio.Protocol):
+    """A connection to a receiver: whole requests in, answers out. Without a reaction everything is taken at once."""
+
+    def __init__(self, react: Reaction | None = None) -> None:
+        self._react = react
+        self._parts: list[bytes] = []
+        self._missing = 0
+        self._transport: asyncio.Transport | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Somebody calls."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Put a request together."""
+        self._parts.append(data)
+        self._missing -= len(data)
+        if self._missing > 0:
+            return
+        whole = b"".join(self._parts)
+        head, found, body = whole.partition(_END)
+        length = _length(head) if found else len(body) + 1
+        self._parts, self._missing = [whole], length - len(body)
+        if found and self._missing <= 0:
+            self._parts, self._missing = [], 0
+            self._take(head, body)
+
+    def _take(self, head: bytes, body: bytes) -> None:
+        if self._react is None:
+            self._write(_TAKEN)
+            return
+        task = asyncio.create_task(self._answer(self._react, head, body))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, react: Reaction, head: bytes, body: bytes) -> None:
+        status = await react(_delivery(head, body))
+        self._write(b"HTTP/1.1 %d .\r\nContent-Length: 0\r\n\r\n" % status)
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+
+def _length(head: bytes) -> int:
+    start = head.lower().find(b"content-length:")
+    return int(head[start + 15 :].split(b"\r\n", 1)[0]) if start > 0 else 0
+
+
+def _delivery(head: bytes, body: bytes) -> Delivery:
+    first, *lines = head.decode("latin-1").split("\r\n")
+    pairs = [line.partition(":") for line in lines]
+    return Delivery(first.split(" ")[1], {name.lower(): value.strip() for name, _, value in pairs}, body)
+
+
+async def listen(react: Reaction | None = None) -> tuple[asyncio.Server, int]:
+    """A receiver on a free port of this machine, and the port."""
+    server = await asyncio.get_running_loop().create_server(lambda: Exchange(react), "127.0.0.1", 0)
+    return server, server.sockets[0].getsockname()[1]
+
+
+async def serve() -> None:
+    """Take everything until standard input ends."""
+    server, port = await listen()
+    sys.stdout.write(f"{port}\n")
+    sys.stdout.flush()
+    await asyncio.to_thread(sys.stdin.read)
+    server.close()
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    uvloop.run(serve())
