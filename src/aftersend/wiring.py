@@ -355,11 +355,14 @@ async def serve(data: Path, config: Config, *, ready: Callable[[str], None], wit
             app = instance.app()
             servers = [_server(app, config), _server(instance.app(local=True), config)]
             servers += [_server(app, config)] * (len(sockets) - 2)
-            await _serve_all(servers, sockets, lambda: ready(_ready_line(public, data)))
+            try:
+                await _serve_all(servers, sockets, lambda: ready(_ready_line(public, data)))
+            finally:
+                # Only who holds the folder may: it may be another process's socket.
+                (data / SOCKET).unlink(missing_ok=True)
     finally:
         for sock in sockets:
             sock.close()
-        (data / SOCKET).unlink(missing_ok=True)
 
 
 def _ready_line(sock: socket.socket, data: Path) -> str:

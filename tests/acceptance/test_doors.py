@@ -2,6 +2,8 @@
 
 import gzip
 import os
+import time
+from base64 import b64encode
 from pathlib import Path
 
 import msgspec
@@ -199,7 +201,7 @@ async def test_a_source_is_proven_by_path_header_or_basic_and_hears_the_vendors_
     for headers in (
         {"X_API_Key": secret},
         {"Authorization": f"Bearer {secret}"},
-        {"Authorization": "Basic " + __import__("base64").b64encode(f"any:{secret}".encode()).decode()},
+        {"Authorization": "Basic " + b64encode(f"any:{secret}".encode()).decode()},
     ):
         status, body, _ = await server.request("POST", "/in/spotler", form, key="", **headers)
         assert (status, body) == (200, b"OK"), headers
@@ -227,7 +229,7 @@ async def test_a_signed_source_refuses_what_is_not_signed(server: Server) -> Non
     await server.json("POST", "/v1/sources", fields, 201)
     body = msgspec.json.encode(OPEN)
     assert (await server.request("POST", "/in/signed", body, key=""))[0] == 401
-    now = int(__import__("time").time())
+    now = int(time.time())
     headers = {
         "webhook_id": "m1",
         "webhook_timestamp": str(now),

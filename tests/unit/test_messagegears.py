@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from lxml import etree
 
+from aftersend.core.errors import EncodeError
 from aftersend.core.event import Event, Failure, Receipt, Rejected, Source
 from aftersend.core.options import build
 from aftersend.core.timestamps import parse_time
@@ -116,7 +117,10 @@ def test_a_stop_by_sms_whose_message_was_left_out_is_told_whole() -> None:
 
 
 def test_nobody_is_made_to_have_said_stop() -> None:
-    assert spoken.word(told("sms.unsubscribed", recipient="15555550100")) is None
+    event = told("sms.unsubscribed", recipient="15555550100")
+    assert spoken.word(event) is None
+    with pytest.raises(EncodeError):
+        spoken.item(event)
 
 
 def test_an_event_of_others_has_every_element_that_the_schema_wants() -> None:
@@ -244,6 +248,21 @@ def test_an_item_that_nests_too_deeply_loses_only_itself() -> None:
     found = read(f"<ActivityItems>{item.format('')}{item.format(deep)}{item.format('')}</ActivityItems>")
     assert [getattr(one, "reason", "") for one in found] == ["", "too_deep", ""]
     assert reasons_of(f"<OpenActivity>{'<x>' * 5000}") == [(None, "invalid_xml")]
+
+
+def test_an_item_with_too_many_attributes_loses_only_itself() -> None:
+    flood = " ".join(f"a{number}=''" for number in range(20_000))
+    item = "<OpenActivity {0}><RequestId {1}>m</RequestId></OpenActivity>"
+    items = [item.format("", ""), item.format(flood, ""), item.format("", flood), item.format("a='1'", "b='2'")]
+    found = read(f"<ActivityItems>{''.join(items)}</ActivityItems>")
+    assert [getattr(one, "reason", "") for one in found] == ["", "too_large", "too_large", ""]
+
+
+def test_reading_takes_time_in_proportion_to_size() -> None:
+    started = time.perf_counter()
+    (event,) = events_of(f"<OpenActivity><RequestId>m</RequestId>{'<b>1</b>' * 100_000}</OpenActivity>")
+    assert len(event.extra["b"]) == 100_000
+    assert time.perf_counter() - started < 3
 
 
 def test_the_deepest_value_that_is_read_is_said_again() -> None:
@@ -409,3 +428,17 @@ def test_whatever_was_heard_is_heard_again_when_it_is_said() -> None:
                 assert again == [plain(event) for event in heard]
 
     check()
+
+
+def test_an_sqs_message_that_cannot_be_read_keeps_its_own_bytes() -> None:
+    found = read((FOLDER / "oddities/sqs_one_message_unreadable.json").read_bytes())
+    assert [item.raw for item in found if isinstance(item, Rejected)] == [b"hello", b'{"MessageId":"3"}']
+
+
+def test_an_sqs_answer_within_a_message_is_not_opened() -> None:
+    answer = (FOLDER / "oddities/sqs_empty.xml").read_text()
+    body = msgspec.json.encode({"Messages": [{"Body": answer}]})
+    assert reasons_of(body) == [(None, "unknown_document")]
+    assert reasons_of(msgspec.json.encode({"Messages": [{"Body": "<a/>"}] * 1001})) == [(None, "too_large")]
+    assert reasons_of("{}") == [(None, "missing_field")]
+    assert reasons_of('{"Messages": {"Body"') == [(None, "invalid_json")]

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 
 from aftersend.contracts import Appended, Cursor
@@ -14,7 +15,8 @@ from aftersend.core.errors import StoreBusyError, StoreError, StoreFullError
 from aftersend.core.registry import Tenant
 from aftersend.core.timestamps import DAY
 from aftersend.keyring import Keyring
-from aftersend.stores.sqlite import DEFAULT_LIMITS, Limits, SqliteStore
+from aftersend.stores.sqlite import DEFAULT_LIMITS, Limits, SqliteStore, head
+from aftersend.stores.sqlite.connections import transaction
 from aftersend.testing.stores import SetClock, entry, event, events, flat, read_all
 
 
@@ -170,6 +172,26 @@ async def test_after_an_input_output_error_the_store_goes_on(tmp_path: Path) -> 
     await store.close()
 
 
+async def test_a_commit_that_may_have_reached_the_disk_is_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def losing_the_answer(connection: apsw.Connection) -> Iterator[None]:
+        with transaction(connection):
+            yield
+        raise apsw.IOError("the disk did not answer")
+
+    store = await open_store(tmp_path)
+    await store.append(entry(*events(0, 10)))
+    with monkeypatch.context() as patch:
+        patch.setattr(head, "transaction", losing_the_answer)
+        with pytest.raises(StoreError, match="the disk did not answer"):
+            await store.append(entry(*events(10, 20)))
+    assert await store.append(entry(*events(15, 25))) == Appended(5, 5)
+    assert await read_all(store, limit=3) == list(enumerate(events(0, 25)))
+    await store.close()
+
+
 async def test_a_damaged_block_is_named_by_its_position(tmp_path: Path) -> None:
     store = await open_store(tmp_path)
     await store.append(entry(*events(0, 10)))
@@ -208,6 +230,36 @@ async def test_what_was_queued_meanwhile_shares_a_commit(tmp_path: Path) -> None
     blocks = await store.read(0, 1_000)
     assert len(flat(blocks)) == 500
     assert len(blocks) < 50
+    await store.close()
+
+
+async def test_cursors_that_move_meanwhile_share_a_commit(tmp_path: Path) -> None:
+    store = await open_store(tmp_path)
+    commits = 0
+
+    def count() -> bool:
+        nonlocal commits
+        commits += 1
+        return False
+
+    store._control._connection.set_commit_hook(count)
+    await asyncio.gather(*[store.move({f"s{number}": Cursor(number)}) for number in range(1_000)])
+    assert commits < 100
+    assert await store.get("s999") == Cursor(999)
+    await store.close()
+
+
+async def test_a_change_that_fails_does_not_undo_those_it_shares_a_commit_with(tmp_path: Path) -> None:
+    store = await open_store(tmp_path)
+    results = await asyncio.gather(
+        store.put(Tenant(name="a")),
+        store.move({"s": Cursor(1), "t": Cursor(1 << 70)}),
+        store.put(Tenant(name="b")),
+        return_exceptions=True,
+    )
+    assert [type(result) for result in results] == [type(None), StoreError, type(None)]
+    assert await store.list(Tenant) == [Tenant(name="a"), Tenant(name="b")]
+    assert await store.get("s") is None
     await store.close()
 
 

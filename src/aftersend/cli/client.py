@@ -39,8 +39,8 @@ class Reply(NamedTuple):
 class Way(Protocol):
     """A way to the API."""
 
-    running: bool
-    """Whether another process serves at the other end."""
+    instance: Instance | None
+    """The instance that this process opened; None: another process serves at the other end."""
 
     def __call__(self, method: str, path: str, headers: Headers, body: bytes) -> Reply:
         """Ask, and wait for the whole answer."""
@@ -50,20 +50,26 @@ class Way(Protocol):
 class Client:
     """Asks the API, and raises what it says as an error of ours."""
 
-    def __init__(self, way: Way, headers: Headers) -> None:
+    def __init__(self, way: Way, tenant: str, headers: Headers | None = None) -> None:
         self._way = way
-        self._headers = headers
+        self._tenant = tenant
+        self._headers = headers or {}
+
+    @property
+    def instance(self) -> Instance | None:
+        """The instance that this process opened; None where one runs elsewhere, and goes on when this command ends."""
+        return self._way.instance
 
     @property
     def running(self) -> bool:
-        """Whether an instance runs elsewhere, and goes on when this command ends."""
-        return self._way.running
+        """Whether one runs elsewhere."""
+        return self._way.instance is None
 
     def send(
         self, method: str, path: str, body: bytes = b"", headers: Headers | None = None, **query: str | int
     ) -> Reply:
         """The answer, whatever it is."""
-        given = {name.rstrip("_"): str(value) for name, value in query.items() if value not in ("", None)}
+        given = {name: str(value) for name, value in {"tenant": self._tenant, **query}.items() if value != ""}
         where = f"{path}?{urlencode(given)}" if given else path
         return self._way(method, where, {**self._headers, **(headers or {})}, body)
 
@@ -92,16 +98,15 @@ def check(reply: Reply) -> None:
 @contextmanager
 def connected(target: Target) -> Iterator[Client]:
     """A client of the instance that is meant. Raises errors in one line where there is none."""
-    headers = {"aftersend-tenant": target.tenant} if target.tenant else {}
     if target.url:
         if not target.key:
             raise UsageError("--url needs a key: --key as_…, or AFTERSEND_KEY in the environment")
-        yield Client(_Net(target.url), {**headers, "authorization": f"Bearer {target.key}"})
+        yield Client(_Net(target.url), target.tenant, {"authorization": f"Bearer {target.key}"})
     elif _answers(target.data / SOCKET):
-        yield Client(_Socket(target.data / SOCKET), headers)
+        yield Client(_Socket(target.data / SOCKET), target.tenant)
     else:
         with _in_process(target.data) as way:
-            yield Client(way, headers)
+            yield Client(way, target.tenant)
 
 
 def _answers(path: Path) -> bool:
@@ -117,7 +122,7 @@ def _answers(path: Path) -> bool:
 class _Net:
     """An instance at an address."""
 
-    running = True
+    instance: Instance | None = None
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url if "//" in url else f"http://{url}")
@@ -169,10 +174,8 @@ class _Socket(_Net):
 class _Process:
     """The API of an instance that this process opened, without a server."""
 
-    running = False
-
     def __init__(self, instance: Instance, runner: asyncio.Runner) -> None:
-        self.instance = instance
+        self.instance: Instance | None = instance
         self._app = instance.app(local=True)
         self._runner = runner
 

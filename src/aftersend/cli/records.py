@@ -1,4 +1,4 @@
-"""`aftersend sources | tenants | domains | keys | quarantine`: what an operator registers, and what could not be read."""
+"""`aftersend sources | tenants | domains | keys | quarantine`: what is registered, and what could not be read."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def add_source(
     *,
     dialect: Annotated[str, Parameter(help="What the vendor speaks, as `halon` or `pure360/http`.")],
     origin: Annotated[
-        str, Parameter(show_default=False, help="The same for all sources of one vendor account; without it the dialect.")
+        str,
+        Parameter(show_default=False, help="The same for all sources of one vendor account; without it the dialect."),
     ] = "",
     secret: Annotated[
         str, Parameter(show_default=False, help="The secret that a request must carry; without it one is made.")
@@ -152,9 +153,8 @@ def remove_tenant(name: str, /, *, target: Target = HERE) -> None:
 @domains.command(name="add")
 def add_domain(name: str, /, *, target: Target = HERE, json: AsJson = False) -> None:
     """Have a host serve only tracking links."""
-    fields = {"name": name, **({"tenant": target.tenant} if target.tenant else {})}
     with connected(target) as client:
-        made = client.call("POST", "/v1/domains", fields)
+        made = client.call("POST", "/v1/domains", {"name": name})
     if json:
         print_json(made)
     else:
@@ -195,7 +195,6 @@ def add_key(
     """Make a key; it is shown this once."""
     fields: dict[str, Any] = {"name": name, "scopes": [item for text in scope for item in text.split(",")]}
     fields |= {"source": source} if source else {}
-    fields |= {"tenant": target.tenant} if target.tenant else {}
     with connected(target) as client:
         made = client.call("POST", "/v1/keys", fields)
     if json:
@@ -256,7 +255,7 @@ def show_quarantined(number: int, /, *, target: Target = HERE, json: AsJson = Fa
 def replay_quarantined(*, target: Target = HERE, json: AsJson = False) -> int:
     """Read everything in quarantine again, after a fix; what is read now leaves it."""
     with connected(target) as client:
-        said = client.call("POST", "/v1/quarantine/replay", tenant=target.tenant)
+        said = client.call("POST", "/v1/quarantine/replay")
     if json:
         print_json(said)
     else:

@@ -30,7 +30,9 @@ def types(
     else:
         vendors = speakers(chosen)
         columns = ("type", *vendors)
-        print_table(columns, [(row.type, *[words(item, row) for item in vendors.values()]) for row in ROWS])
+        print_table(
+            columns, [(row.type, *[_cell(words(item, row), item, "") for item in vendors.values()]) for row in ROWS]
+        )
 
 
 def schema(
@@ -105,13 +107,13 @@ def _group_table(group: str, vendors: Mapping[str, Dialect]) -> Iterator[str]:
             yield table_row(f"`{row.type}`", row.meaning, *cells)
 
 
-def _cell(found: list[str], dialect: Dialect) -> str:
+def _cell(found: list[str], dialect: Dialect, quote: str = "`") -> str:
     """The words, or how many there are where several channels have their own."""
-    if len(found) > 3:
-        channels = {channel_of(dialect.columns[word]) or "" for word in found}
-        more = f"{len(found)} words" + (f" on {len(channels)} channels" if len(channels) > 1 else "")
-        return f"`{found[0]}`, … ({more})"
-    return ", ".join(f"`{word}`" for word in found)
+    shown = [f"{quote}{word}{quote}" for word in found]
+    if len(shown) <= 3:
+        return ", ".join(shown)
+    channels = {channel_of(dialect.columns[word]) or "" for word in found}
+    return f"{shown[0]}, … ({len(found)} words" + (f" on {len(channels)} channels)" if len(channels) > 1 else ")")
 
 
 def _dialect_part(dialect: Dialect, has_words: bool) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
-from aftersend.core.event import DEFAULT_TENANT, Actor, Event, Failure, Geo, Receipt, Rejected, Source
+from aftersend.core.event import Actor, Event, Failure, Geo, Receipt, Rejected, Source
 from aftersend.core.identity import event_id
 from aftersend.core.taxonomy import OTHER, channel_of, is_channel, is_type
 from aftersend.core.timestamps import SUSPECT_BEFORE, format_time, parse_time, time_fault

@@ -16,6 +16,8 @@ BYTES_LIMIT = 16 * 1024 * 1024
 TAGS_LIMIT = 1_000_000
 DEPTH_LIMIT = 32
 """How deep the value of one element may nest."""
+ATTRIBUTES_LIMIT = 64
+"""Of one element: lxml's time to read them grows with the square of their number."""
 REPAIR_LIMIT = 256 * 1024
 """Larger documents are not repaired."""
 
@@ -43,6 +45,10 @@ _UNSPEAKABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]
 
 class TooDeepError(ValueError):
     """The element nests too deeply."""
+
+
+class TooManyAttributesError(ValueError):
+    """The element has too many attributes."""
 
 
 def parse_xml(body: bytes) -> Element | Rejected:
@@ -154,11 +160,11 @@ def local_name(tag: Any) -> str:
 def value_of(element: Element, depth: int = 1) -> Any:
     """An element as text, or as an object of its elements, its `@` attributes and its `#text`.
 
-    What stands twice becomes a list. Raises TooDeepError.
+    What stands twice becomes a list. Raises TooDeepError, TooManyAttributesError.
     """
     if depth > DEPTH_LIMIT:
         raise TooDeepError
-    value: dict[str, Any] = {f"@{local_name(name)}": text for name, text in element.items()}
+    value: dict[str, Any] = attributes_of(element) if element.keys() else {}
     if not value and not len(element):
         return element.text or ""
     texts = [element.text or ""]
@@ -169,13 +175,21 @@ def value_of(element: Element, depth: int = 1) -> Any:
     return {**value, "#text": text} if text else value
 
 
+def attributes_of(element: Element) -> dict[str, str]:
+    """An element's attributes, each with a leading `@`. Raises TooManyAttributesError."""
+    if len(element.keys()) > ATTRIBUTES_LIMIT:
+        raise TooManyAttributesError
+    return {f"@{local_name(name)}": str(text) for name, text in element.items()}
+
+
 def add(values: dict[str, Any], name: str, value: Any) -> None:
     """Put a value under its name, into a list where one stands there already."""
-    if name in values:
-        kept = values[name]
-        values[name] = [*kept, value] if isinstance(kept, list) else [kept, value]
-    else:
+    if name not in values:
         values[name] = value
+    elif isinstance(values[name], list):
+        values[name].append(value)
+    else:
+        values[name] = [values[name], value]
 
 
 def is_name(text: str) -> bool:

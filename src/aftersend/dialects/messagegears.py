@@ -11,10 +11,11 @@ from typing import Any, ClassVar, Literal
 from zoneinfo import ZoneInfo
 
 from lxml import etree
-from msgspec import structs
+from msgspec import json, structs
 
 from aftersend.contracts import Dialect as Contract
 from aftersend.core import xml
+from aftersend.core.errors import EncodeError
 from aftersend.core.event import Body, Event, Failure, Receipt, Rejected, Source
 from aftersend.core.identity import event_id
 from aftersend.core.members import split_json
@@ -26,6 +27,8 @@ from aftersend.core.timestamps import MILLISECOND, SECOND, SUSPECT_BEFORE, parse
 NAME = "messagegears"
 NAMESPACE = "http://messagegears.com/3.1/webService"
 ITEMS_LIMIT = 100_000
+MESSAGES_LIMIT = 1_000
+"""An answer of SQS holds ten."""
 
 # Items in the sequence of the vendor's schema 3.1, each with its elements in order; `!` marks the required ones.
 _MAIL = "RequestId! CorrelationId EmailAddress! RecipientId Timestamp!"
@@ -433,8 +436,13 @@ class Dialect:
         return [*bodies, _body(opening, parts)] if parts else bodies
 
     def item(self, event: Event, before: Event | None = None) -> bytes:
-        """One event as an item, for writers of whole files; empty where `before` has told it already (STOP)."""
-        word = self.word(event) or ""
+        """One event as an item, for writers of whole files; empty where `before` has told it already (STOP).
+
+        Raises EncodeError for an event without a word.
+        """
+        word = self.word(event)
+        if word is None:
+            raise EncodeError
         heard = event.source.dialect == NAME
         if heard and word.endswith(_STOP):
             if before is not None and _is_told_by(before, event):
@@ -464,25 +472,37 @@ class Dialect:
 
 def _roots(body: bytes) -> list[xml.Element | Rejected]:
     """The documents of a receipt: one, or one for each message of an SQS answer (query or JSON protocol)."""
+    bodies: list[bytes | Rejected]
     if body[:64].lstrip()[:1] == b"{":
-        return _roots_in_json(body)
-    root = xml.parse_xml(body)
-    if isinstance(root, Rejected) or xml.local_name(root.tag) != "ReceiveMessageResponse":
-        return [root]
-    bodies = root.iterfind("{*}ReceiveMessageResult/{*}Message/{*}Body")
-    return [xml.parse_xml((found.text or "").encode()) for found in bodies]
+        bodies = _bodies_in_json(body)
+    else:
+        root = xml.parse_xml(body)
+        if isinstance(root, Rejected) or xml.local_name(root.tag) != "ReceiveMessageResponse":
+            return [root]
+        found = root.iterfind("{*}ReceiveMessageResult/{*}Message/{*}Body")
+        bodies = [(element.text or "").encode() for element in found]
+    if len(bodies) > MESSAGES_LIMIT:
+        return [Rejected("too_large", f"more than {MESSAGES_LIMIT} SQS messages", None, body)]
+    return [xml.parse_xml(text) if isinstance(text, bytes) else text for text in bodies]
 
 
-def _roots_in_json(body: bytes) -> list[xml.Element | Rejected]:
+def _bodies_in_json(body: bytes) -> list[bytes | Rejected]:
+    if len(body) > xml.BYTES_LIMIT:
+        return [Rejected("too_large", f"more than {xml.BYTES_LIMIT} bytes", None, body)]
     answer, *more = split_json(body)
     if isinstance(answer, Rejected):
         return [structs.replace(answer, index=None, raw=body)]
     messages = answer.get("Messages")
     if more or not isinstance(messages, list):
         return [Rejected("missing_field", "JSON, but not an SQS answer with Messages", None, body)]
-    texts = [message.get("Body") if isinstance(message, dict) else None for message in messages]
-    fault = Rejected("missing_field", "an SQS message without a Body", None, body)
-    return [xml.parse_xml(text.encode()) if isinstance(text, str) else fault for text in texts]
+    return [_body_of(message) for message in messages]
+
+
+def _body_of(message: Any) -> bytes | Rejected:
+    text = message.get("Body") if isinstance(message, dict) else None
+    if isinstance(text, str):
+        return text.encode()
+    return Rejected("missing_field", "an SQS message without a Body", None, json.encode(message))
 
 
 def _items(root: xml.Element) -> list[xml.Element] | Rejected:
@@ -517,6 +537,9 @@ def _event(element: xml.Element, index: int, receipt: Receipt) -> Event | Reject
         time = _time(fields, extra, receipt)
     except xml.TooDeepError:
         return _rejected("too_deep", f"item {index} nests deeper than {xml.DEPTH_LIMIT} levels", index, element)
+    except xml.TooManyAttributesError:
+        detail = f"item {index} has an element with more than {xml.ATTRIBUTES_LIMIT} attributes"
+        return _rejected("too_large", detail, index, element)
     except ValueError as error:
         return _rejected("invalid_time", f"item {index}: {error}", index, element)
     if time_fault(time, receipt.received_at) is not None:
@@ -551,7 +574,7 @@ def _read(element: xml.Element, item: _Item) -> tuple[Values, Values]:
     known, required, local_name = item.fields, item.required, xml.local_name
     for child in element:
         name = local_name(child.tag)
-        if len(child) or child.items():
+        if len(child) or child.keys():
             _keep(fields, extra, name, known.get(name), xml.value_of(child))
             continue
         text = child.text or ""
@@ -565,8 +588,8 @@ def _read(element: xml.Element, item: _Item) -> tuple[Values, Values]:
         fields[field] = plain
         if len(plain) != len(text):
             extra[name] = text
-    for attribute, value in element.items():
-        extra["@" + local_name(attribute)] = value
+    if element.keys():
+        extra.update(xml.attributes_of(element))
     return fields, extra
 
 

@@ -36,7 +36,7 @@ class Intake:
         body_digest = sha256(receipt.body).digest() if key else b""
         if first is not None:
             if first.answer[:32] == body_digest:
-                return Taken(first.accepted, first.duplicates, _read_rejected(first.answer[32:]))
+                return _again(first, receipt)
             receipt = structs.replace(receipt, received_at=first.received_at)
         events, rejected = await self._decode(dialect, receipt)
         unreadable = rejected[0] if rejected and rejected[0].index is None else None
@@ -65,6 +65,14 @@ class Intake:
         name = request if len(request) <= _REQUEST_KEY_LIMIT // 2 else sha256(request.encode()).hexdigest()
         prefix = "file:" if receipt.file_name else ""
         return f"{prefix}{receipt.tenant}/{receipt.source}/{name}"
+
+
+def _again(first: Request, receipt: Receipt) -> Taken:
+    """The first answer; for a file, whose sender did hear it and asks anew, what has come of it by now."""
+    rejected = _read_rejected(first.answer[32:])
+    if receipt.file_name:
+        return Taken(0, first.accepted + first.duplicates, rejected)
+    return Taken(first.accepted, first.duplicates, rejected)
 
 
 def _write_rejected(rejected: Sequence[Rejected]) -> bytes:

@@ -168,7 +168,7 @@ class LogSuite(Suite):
                     results = await asyncio.gather(*[store.append(item) for item in told])
                 else:
                     results = [await store.append(item) for item in told]
-                kept = [event.source.id for _, event in await read_all(store, limit=7)]
+                kept = [str(event.source.id) for _, event in await read_all(store, limit=7)]
                 assert store.head() == len(kept)
         assert sorted(kept) == sorted({str(number) for batch in batches for number in batch})
         assert sum(result.accepted for result in results) == len(kept)

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from aftersend.contracts import Clock, Dialect, Intake, Registry, Taken
 from aftersend.core.errors import (
@@ -23,7 +23,7 @@ from aftersend.core.errors import (
     StoreError,
     StoreFullError,
 )
-from aftersend.core.event import Receipt
+from aftersend.core.event import DEFAULT_TENANT, Receipt
 from aftersend.core.registry import Key, SourceRecord
 from aftersend.core.signing import Verifier
 from aftersend.core.timestamps import SECOND
@@ -109,7 +109,7 @@ class Doors:
     async def post_events(self, scope: Scope, receive: Receive) -> Response:
         """Events of a sender that holds a key."""
         headers: Headers = dict(scope["headers"])
-        key = self._key(scope, headers)
+        key = _acting(self._key(scope, headers), headers)
         dialect, form = self._find_dialect(scope["path"][len("/v1/events/") :] or "canonical")
         body = await read_body(receive, headers)
         source = self._sources.get(key.source) if key.source else None
@@ -121,6 +121,7 @@ class Doors:
             key.source or dialect.name,
             source.origin if source else "",
             headers.get(b"content-type", b"").decode("latin-1"),
+            headers.get(b"aftersend-file", b"").decode("latin-1") if "admin" in key.scopes else "",
         )
         taken = await self._intake.take(dialect, receipt, _request_name(headers), keep_unreadable=False)
         self._count(taken, dialect.name)
@@ -218,6 +219,17 @@ def _answer(taken: Taken) -> bytes:
         {"index": item.index, "reason": item.reason, "detail": item.detail} for item in taken.rejected[:REJECTED_SHOWN]
     ]
     return _encode({"accepted": taken.accepted, "duplicates": taken.duplicates, "rejected": shown})
+
+
+def _acting(key: Key, headers: Headers) -> Key:
+    """The key; for an instance's admin (`aftersend ingest`) as one of the tenant and source that the headers name."""
+    tenant = headers.get(b"aftersend-tenant", key.tenant.encode()).decode("latin-1")
+    source = headers.get(b"aftersend-source", (key.source or "").encode()).decode("latin-1") or None
+    if (tenant, source) == (key.tenant, key.source):
+        return key
+    if "admin" not in key.scopes or key.tenant not in (tenant, DEFAULT_TENANT):
+        raise ScopeError(f"the key {key.id} cannot hand events in for another tenant or source")
+    return structs.replace(key, tenant=tenant, source=source)
 
 
 def _request_name(headers: Headers) -> str:

@@ -15,7 +15,7 @@ from aftersend.stores.sqlite import blocks
 from aftersend.stores.sqlite.blocks import Block, Piece
 from aftersend.stores.sqlite.connections import connect, faults_of, store_error, transaction
 from aftersend.stores.sqlite.days import Span, widened
-from aftersend.stores.sqlite.files import Catalogue, LogFile, create_file, describe
+from aftersend.stores.sqlite.files import Catalogue, LogFile, create_file, describe, remove_file
 from aftersend.stores.sqlite.readers import Readers
 from aftersend.stores.sqlite.statements import LOG
 from aftersend.stores.sqlite.writer import Job
@@ -51,7 +51,6 @@ class Head:
         readers: Readers,
         clock: Clock,
         max_file_bytes: int,
-        checkpoint_pages: int,
         *,
         read_only: bool,
     ) -> None:
@@ -59,7 +58,6 @@ class Head:
         self._readers = readers
         self._clock = clock
         self._max_file_bytes = max_file_bytes
-        self._checkpoint_pages = checkpoint_pages
         self._read_only = read_only
         self._compress = blocks.compressor()
         self._is_doubtful = False
@@ -84,7 +82,6 @@ class Head:
     def _open(self, file: LogFile | None = None) -> apsw.Connection:
         file = file or self.file
         connection = connect(file.path, writing=not self._read_only)
-        connection.wal_autocheckpoint(self._checkpoint_pages)
         end = connection.execute(LOG["end"]).get
         self.position: int = file.first_position if end is None else end
         """The position that the next event gets."""
@@ -200,14 +197,19 @@ class Head:
             return
         last_number = old.execute(LOG["last_number"]).get
         file = create_file(self.file.path.parent, self.position, last_number, now)
-        connection = self._open(file)
+        try:
+            connection = self._open(file)
+        except apsw.Error:
+            # Left there, it would claim positions that the old file may still be given.
+            remove_file(file)
+            raise
         self._catalogue.add(file)
         self._connection = connection
         old.close()
 
     def _size(self) -> int:
-        pages: int = self._connection.execute("PRAGMA page_count").get
-        return pages * 4096
+        pages, size = (self._connection.execute(f"PRAGMA page_{what}").get for what in ("count", "size"))
+        return int(pages * size)
 
     def close(self) -> None:
         """Let go of the file."""

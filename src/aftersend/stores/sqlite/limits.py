@@ -21,8 +21,6 @@ class Limits:
     open_files: int = 32
     """Connections that stay open for reading."""
     reading_threads: int = 4
-    checkpoint_pages: int = 1_000
-    """Pages of the write-ahead log after which it is copied into its file."""
 
 
 DEFAULT_LIMITS = Limits()

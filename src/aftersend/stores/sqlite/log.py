@@ -50,9 +50,7 @@ class EventLog:
         self._catalogue = Catalogue(files)
         self._readers = Readers(limits.open_files)
         self._archive = Archive(self._catalogue, self._readers)
-        self._end = Head(
-            self._catalogue, self._readers, clock, max_file_bytes, limits.checkpoint_pages, read_only=read_only
-        )
+        self._end = Head(self._catalogue, self._readers, clock, max_file_bytes, read_only=read_only)
         self._upkeep = Upkeep(self._catalogue, self._readers, self._end)
         self._recent = Recent(limits.recent_events, limits.recent_bytes)
         self._head = self._end.position
