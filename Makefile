@@ -8,7 +8,7 @@ PIP_COMPILE := .venv/pins/bin/pip-compile --quiet --generate-hashes --strip-extr
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint format servers fixtures pins clean
+.PHONY: help demo test quick lint format servers fixtures pages pins clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 16
@@ -37,6 +37,9 @@ servers: ## install the real servers that tests talk to (Debian, root)
 
 fixtures: .venv/dev.stamp ## write expected.jsonl anew from what the dialects say now: make fixtures NAMES="halon"
 	$(BIN)/python -m aftersend.testing.dialects $(NAMES)
+
+pages: .venv/dev.stamp ## write the pages that are made from the code anew (docs/cli.md and others)
+	$(BIN)/python -m aftersend.pages
 
 pins: .venv/dev.stamp ## choose new versions of everything installed, after a change of pyproject.toml
 	@test -x .venv/pins/bin/pip-compile || { $(PYTHON) -m venv .venv/pins && .venv/pins/bin/python -m pip --quiet install pip-tools==7.6.2; }

@@ -18,6 +18,7 @@ from aftersend.core.timestamps import SECOND
 from aftersend.dialects import altcraft, canonical, halon, pure360
 from aftersend.keyring import Keyring
 from aftersend.pipeline.deliveries import Deliveries
+from aftersend.pipeline.feed import Feed, Inbox
 from aftersend.stores.sqlite import SqliteStore
 
 DIALECTS = {module.Dialect.name: module.Dialect() for module in (altcraft, canonical, halon, pure360)}
@@ -356,6 +357,39 @@ async def test_a_dead_receiver_holds_little_in_memory_and_catches_up(tmp_path: P
         home.deliveries.retry_now(subscription)
         await receiver.until(3_000)
     assert receiver.recipients() == [f"r{number}@example.org" for number in range(3_000)]
+
+
+async def test_an_inbox_that_read_ahead_of_the_feed_is_not_offered_the_same_again(tmp_path: Path) -> None:
+    async with house(tmp_path / "d") as home:
+        await home.keep(*[event(number) for number in range(5)])
+        feed = Feed(home.store)
+        await home.keep(*[event(number) for number in range(5, 10)])
+        inbox = Inbox(feed, Subscription(name="x"), DIALECTS["canonical"].word, 0, 100)
+        await inbox.fill()
+        running = asyncio.create_task(feed.run())
+        await inbox.arrived.wait()
+        running.cancel()
+    assert [position for position, _ in inbox.waiting] == list(range(10))
+
+
+async def test_a_subscription_that_begins_amid_a_stream_gets_every_event_once(tmp_path: Path) -> None:
+    names = [f"receiver_{number}" for number in range(5)]
+    receivers = {name: Receiver() for name in names}
+    async with house(tmp_path / "d", **receivers) as home:
+
+        async def stream() -> None:
+            for start in range(0, 2_000, 10):
+                await home.keep(*[event(number) for number in range(start, start + 10)])
+
+        streaming = asyncio.create_task(stream())
+        for name in names:
+            await home.subscribe(name, batch=Batch(max_events=20, max_wait=0.0))
+            await asyncio.sleep(0.02)
+        await streaming
+        for receiver in receivers.values():
+            await receiver.until(2_000)
+    for receiver in receivers.values():
+        assert receiver.recipients() == [f"r{number}@example.org" for number in range(2_000)]
 
 
 async def test_a_new_start_goes_on_at_the_cursor(tmp_path: Path) -> None:

@@ -78,7 +78,9 @@ def append(scale: Scale, report: Report) -> Iterator[Reading]:
 
 
 async def _append_rate(folder: Path, count: int) -> float:
-    batches = [batch for supply in [Supply(time.time_ns())] for batch in [supply.batch() for _ in range(count // BATCH)]]
+    batches = [
+        batch for supply in [Supply(time.time_ns())] for batch in [supply.batch() for _ in range(count // BATCH)]
+    ]
     async with opened_store(folder) as store:
         with stopwatch() as watch:
             await append_all(store, batches)

@@ -39,7 +39,8 @@ def tail(
     lines: Annotated[int, Parameter(name=("--lines", "-n"), help="How many of the last events are shown.")] = 10,
     from_start: Annotated[bool, Parameter(show_default=False, help="Show everything that is kept.")] = False,
     types: Annotated[
-        tuple[str, ...], Parameter(consume_multiple=True, help="Only these types; `*` stands for anything.")
+        tuple[str, ...],
+        Parameter(consume_multiple=True, show_default=False, help="Only these; `*` stands for anything."),
     ] = ("*",),
     follow: Annotated[
         bool, Parameter(name=("--follow", "-f"), show_default=False, help="Go on with what comes, until Ctrl-C.")

@@ -22,6 +22,9 @@ EgressAllow = Annotated[
     ),
 ]
 
+PLAIN = Parameter(negative=())
+"""For groups of commands: no `--no-…` beside each flag."""
+
 DATA = Path("aftersend-data")
 
 

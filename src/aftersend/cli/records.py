@@ -11,15 +11,19 @@ from cyclopts import App, Parameter
 from aftersend.cli import DONE, PARTLY
 from aftersend.cli.client import connected
 from aftersend.cli.output import print_fields, print_json, print_table, say
-from aftersend.cli.parameters import HERE, AsJson, Target, split_pairs
+from aftersend.cli.parameters import HERE, PLAIN, AsJson, Target, split_pairs
 from aftersend.core.errors import UsageError
 from aftersend.core.timestamps import format_time
 
-sources = App(name="sources", help="Ways in for vendors: each is an address that a vendor posts to.")
-tenants = App(name="tenants", help="Customers of this instance; nothing is shared between two.")
-domains = App(name="domains", help="Hosts that serve only tracking links.")
-keys = App(name="keys", help="Credentials for the API.")
-quarantine = App(name="quarantine", help="What could not be read, kept with the reason.")
+sources = App(
+    name="sources", default_parameter=PLAIN, help="Ways in for vendors: each is an address that a vendor posts to."
+)
+tenants = App(
+    name="tenants", default_parameter=PLAIN, help="Customers of this instance; nothing is shared between two."
+)
+domains = App(name="domains", default_parameter=PLAIN, help="Hosts that serve only tracking links.")
+keys = App(name="keys", default_parameter=PLAIN, help="Credentials for the API.")
+quarantine = App(name="quarantine", default_parameter=PLAIN, help="What could not be read, kept with the reason.")
 
 
 def show_list(found: list[dict[str, Any]], columns: Sequence[str], as_json: bool, when_empty: str) -> None:

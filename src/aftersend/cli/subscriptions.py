@@ -10,11 +10,13 @@ from cyclopts import App, Parameter
 
 from aftersend.cli.client import Client, connected
 from aftersend.cli.output import hint, print_fields, print_json, print_table, say
-from aftersend.cli.parameters import HERE, AsJson, Target, split_pairs
+from aftersend.cli.parameters import HERE, PLAIN, AsJson, Target, split_pairs
 from aftersend.cli.records import readable, show_list
 from aftersend.core.errors import AftersendError, UsageError
 
-subscriptions = App(name="subscriptions", help="Who gets which events, in which dialect, and how they do.")
+subscriptions = App(
+    name="subscriptions", default_parameter=PLAIN, help="Who gets which events, in which dialect, and how they do."
+)
 
 _PATH = "/v1/subscriptions"
 

@@ -16,8 +16,10 @@ from aftersend.pipeline.shipment import DisabledError, Shipment, Standing, parce
 PER_ROUND = 20
 """Events that are tried between two batches."""
 
-_LOOK = 10_000
-"""Most events beside the line that are looked through for the next one due."""
+LIMIT = 10_000
+"""Most events beside the line; past it the line stands until some are taken or discarded."""
+
+FULL = f"{LIMIT} events are set aside; discard them, or have the receiver take them, and the line goes on"
 
 
 class Aside:
@@ -44,17 +46,23 @@ class Aside:
         self._clock = clock
         self._chance = chance
         self._next_at = 0
+        self._count = 0
 
     async def look(self) -> None:
         """Find out when the next event is due."""
-        found = await self._cursors.list_set_aside(self._subscription.id, _LOOK)
+        found = await self._cursors.list_set_aside(self._subscription.id, LIMIT)
         late = [item.next_at for item in found if item.state == "late"]
         self._standing.late = len(late)
+        self._count = len(found)
         self._next_at = min(late, default=0)
 
     def is_due(self) -> bool:
         """Whether an event waits to be tried again now."""
         return 0 < self._next_at <= self._clock()
+
+    def is_full(self) -> bool:
+        """Whether there is no room beside the line."""
+        return self._count >= LIMIT
 
     def seconds(self, most: float) -> float:
         """Seconds until the next one is due, at most `most`."""
@@ -72,6 +80,7 @@ class Aside:
             id_ = self._subscription.id
             taken.append(SetAside(id_, position, event, 1, next_at, detail, "late", epoch, suspect.sequence))
         self._standing.late += len(taken)
+        self._count += len(taken)
         self._next_at = min(self._next_at or next_at, next_at)
         return taken
 

@@ -21,6 +21,9 @@ from aftersend.pipeline.speaker import Speaker
 RESTART_SECONDS = (1, 5, 30, 60)
 """Waits before a dispatcher that broke for a fault of ours begins again."""
 
+SEND_SECONDS = 5
+"""How long a request under way may take before it is cut off when its subscription is changed or stopped."""
+
 _EPOCH_FIELDS = ("dialect", "options", "types", "channels", "sources", "campaigns", "actors", "test")
 
 log = logging.getLogger("aftersend.deliveries")
@@ -64,8 +67,9 @@ class Deliveries:
     async def stop(self) -> None:
         """End all dispatchers and write down where they stand."""
         self._replayer.stop()
-        for id_ in list(self._tasks):
-            await self._end(id_)
+        names = list(self._tasks)
+        await asyncio.gather(*(self._end(id_) for id_ in names))
+        for id_ in names:
             await self._remember_failing(id_)
         await self.ledger.flush()
 
@@ -179,6 +183,10 @@ class Deliveries:
         task = self._tasks.pop(id_, None)
         if task is None or task is asyncio.current_task():
             return
+        try:
+            await asyncio.wait_for(self._dispatchers[id_].sending.acquire(), SEND_SECONDS)
+        except (TimeoutError, KeyError):
+            log.debug("a request of %s is cut off; what it told will be told again", id_)
         task.cancel()
         await asyncio.wait([task])
 

@@ -11,7 +11,7 @@ from aftersend.core.event import Body
 from aftersend.core.outcome import Outcome, Verdict
 from aftersend.core.registry import Subscription
 from aftersend.core.timestamps import SECOND
-from aftersend.pipeline.aside import Aside
+from aftersend.pipeline.aside import FULL, Aside
 from aftersend.pipeline.backoff import wait_before_try
 from aftersend.pipeline.feed import Feed, Inbox
 from aftersend.pipeline.lanes import Lanes
@@ -57,6 +57,8 @@ class Dispatcher:
         self.subscription = subscription
         self.standing = Standing(failing_since=subscription.failing_since)
         self.inbox: Inbox | None = None
+        self.sending = asyncio.Lock()
+        """Held from a request to the note of its outcome: who holds it may end the dispatcher without a repeat."""
         self._dialect = dialect
         self._form = form
         self._transport = transport
@@ -94,7 +96,8 @@ class Dispatcher:
         try:
             while True:
                 if self._aside.is_due():
-                    await self._aside.deliver()
+                    async with self.sending:
+                        await self._aside.deliver()
                 line = await self._gather(inbox)
                 if line:
                     await self._deliver(inbox, line)
@@ -161,15 +164,19 @@ class Dispatcher:
         requests = 0
         while shipments:
             shipment = shipments.popleft()
-            outcome = await self._send(shipment)
+            async with self.sending:
+                outcome = await self._send(shipment)
+                is_taken = outcome.verdict is Verdict.TAKEN or (outcome.verdict is Verdict.PARTLY and not self._strict)
+                if is_taken:
+                    accepted = await self._taken(shipment, outcome) or accepted
             if outcome.verdict is Verdict.FAILED:
                 await self._endpoint_failed(outcome)
                 shipments.appendleft(shipment)
                 continue
             requests += 1
-            if outcome.verdict is Verdict.TAKEN or (outcome.verdict is Verdict.PARTLY and not self._strict):
-                accepted = await self._taken(shipment, outcome) or accepted
-            elif len(shipment.line) > 1 and requests < REQUESTS_PER_BATCH:
+            if is_taken:
+                continue
+            if len(shipment.line) > 1 and requests < REQUESTS_PER_BATCH:
                 shipments.extendleft(reversed(self._halves(shipment, outcome)))
             elif len(shipment.line) > 1 or self._strict:
                 await self._back_to_line(inbox, [shipment, *shipments], outcome, accepted)
@@ -244,6 +251,9 @@ class Dispatcher:
         """The receiver takes others, so what it refused singly leaves the line."""
         if not self._suspects:
             return
+        while self._aside.is_full():
+            await self._endpoint_failed(Outcome(Verdict.FAILED, FULL))
+            await self._aside.deliver()
         suspects, self._suspects = self._suspects, []
         taken = self._aside.take(suspects, self._ledger.cursor(self._id).epoch)
         await self._ledger.set_aside(self._id, taken[-1].position + 1, taken)

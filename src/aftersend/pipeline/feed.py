@@ -65,8 +65,9 @@ class Inbox:
                 self._position = max(self._position, self._feed.position)
                 continue
             for recorded in chunks:
-                if not self._take(recorded):
-                    return
+                # What the feed has not come to yet it will offer itself, once the inbox follows.
+                if recorded.position >= self._feed.position or not self._take(recorded):
+                    break
 
     def _take(self, recorded: Recorded) -> bool:
         """Take what is wanted of a block; False: the inbox is full."""

@@ -13,9 +13,10 @@ from aftersend.core.identity import make_id
 from aftersend.core.timestamps import DAY
 
 KEPT = 400 * DAY
-"""How long a first is remembered; a hit after that is a first again."""
+"""How long a first is remembered after it reached us; a hit after that is a first again."""
 
 _READ_EVENTS = 4_000
+_PAUSE_SECONDS = 0.05
 _FIRSTS = {"opened": "first_opened", "clicked": "first_clicked"}
 _encode = msgspec.json.Encoder().encode
 
@@ -39,11 +40,12 @@ class FirstsFollower:
         while True:
             await self._log.wait(self.position)
             chunks = await self._log.read(self.position, _READ_EVENTS)
-            if not chunks:
+            if chunks:
+                await self._follow(chunks)
+            else:
+                # Retention took away what was to be read; there is something again at the tail or later.
                 self.position = max(self.position, self._log.tail())
-                await asyncio.sleep(0.05)
-                continue
-            await self._follow(chunks)
+                await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _follow(self, chunks: list[Recorded]) -> None:
         made: dict[str, list[Event]] = {}
@@ -60,7 +62,7 @@ class FirstsFollower:
         for tenant, events in made.items():
             await self._log.append(Entry(tenant, events))
         self.position = chunks[-1].next_position
-        new = {key: event.time for key, event in hits.items() if key not in known}
+        new = {key: max(event.time, event.received_at) for key, event in hits.items() if key not in known}
         await self._firsts.remember(new, self.position)
 
     def _key(self, event: Event) -> bytes | None:
@@ -104,4 +106,5 @@ def first_of(hit: Event, key: bytes) -> Event:
         url_name=hit.url_name,
         actor=hit.actor,
         test=hit.test,
+        suspect=hit.suspect,
     )

@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from hashlib import sha256
+from weakref import WeakValueDictionary
 
 import msgspec
 from msgspec import structs
 
-from aftersend.contracts import Dialect, Entry, Log, Quarantined, Request, Requests, Taken
+from aftersend.contracts import Appended, Dialect, Entry, Log, Quarantined, Request, Requests, Taken
 from aftersend.core.event import Event, Receipt, Rejected
 
 THREAD_ABOVE = 256_000
 """Bytes above which a body is decoded in a thread, so that others are answered meanwhile."""
 
 _REQUEST_KEY_LIMIT = 512
+_DIGEST_BYTES = 32
 _REMEMBERED_FAULTS = 1_000
 _QUARANTINE_BYTES = 1_000_000
 """Bytes of one unreadable body that are kept."""
+_QUARANTINED_OF_ONE = 10_000
+"""Most members of one receipt that are kept; of more, the last, as in the quarantine itself."""
 
 
 class Intake:
@@ -28,25 +32,38 @@ class Intake:
         self._log = log
         self._requests = requests
         self._threads = asyncio.Semaphore(2)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def take(self, dialect: Dialect, receipt: Receipt, request: str = "", *, keep_unreadable: bool) -> Taken:
         """Keep what a receipt says; see `contracts.Intake`."""
-        key = self._key(receipt, request)
-        first = await self._requests.find_request(key) if key else None
-        body_digest = sha256(receipt.body).digest() if key else b""
-        if first is not None:
-            if first.answer[:32] == body_digest:
-                return _again(first, receipt)
-            receipt = structs.replace(receipt, received_at=first.received_at)
+        key = _key(receipt, request)
+        if not key:
+            return await self._take(dialect, receipt, keep_unreadable, None)
+        # A sender that did not wait for the answer repeats itself while the first arrival is still being written.
+        turn = self._turns.setdefault(key, asyncio.Lock())
+        async with turn:
+            return await self._take_named(dialect, receipt, keep_unreadable, key)
+
+    async def _take_named(self, dialect: Dialect, receipt: Receipt, keep_unreadable: bool, key: str) -> Taken:
+        digest = _digest(dialect, receipt)
+        first = await self._requests.find_request(key)
+        if first is None:
+            return await self._take(dialect, receipt, keep_unreadable, Request(key, receipt.received_at, digest))
+        if first.answer[:_DIGEST_BYTES] == digest:
+            return _taken(first, _read_rejected(first.answer[_DIGEST_BYTES:]))
+        receipt = structs.replace(receipt, received_at=first.received_at)
+        return await self._take(dialect, receipt, keep_unreadable, None)
+
+    async def _take(self, dialect: Dialect, receipt: Receipt, keep_unreadable: bool, request: Request | None) -> Taken:
         events, rejected = await self._decode(dialect, receipt)
-        unreadable = rejected[0] if rejected and rejected[0].index is None else None
-        kept = [_quarantined(dialect, receipt, item) for item in rejected if keep_unreadable or item.index is not None]
+        unreadable = _is_unreadable(events, rejected)
+        kept = [] if unreadable and not keep_unreadable else _quarantined(dialect, receipt, rejected)
         if not events and not kept:
-            return Taken(0, 0, rejected, unreadable)
-        answer = body_digest + _write_rejected(rejected)
-        named = Request(key, receipt.received_at, answer) if key and first is None else None
-        appended = await self._log.append(Entry(receipt.tenant, events, kept, named))
-        return Taken(appended.accepted, appended.duplicates, rejected, unreadable)
+            return _taken(Appended(0, 0), rejected)
+        if request is not None:
+            request = structs.replace(request, answer=request.answer + _write_rejected(rejected))
+        appended = await self._log.append(Entry(receipt.tenant, events, kept, request))
+        return _taken(appended, rejected)
 
     async def _decode(self, dialect: Dialect, receipt: Receipt) -> tuple[list[Event], list[Rejected]]:
         if len(receipt.body) > THREAD_ABOVE:
@@ -59,20 +76,31 @@ class Intake:
             return found, []  # type: ignore[return-value]
         return [item for item in found if type(item) is Event], rejected
 
-    def _key(self, receipt: Receipt, request: str) -> str:
-        if not request:
-            return ""
-        name = request if len(request) <= _REQUEST_KEY_LIMIT // 2 else sha256(request.encode()).hexdigest()
-        prefix = "file:" if receipt.file_name else ""
-        return f"{prefix}{receipt.tenant}/{receipt.source}/{name}"
+
+def _key(receipt: Receipt, request: str) -> str:
+    if not request:
+        return ""
+    name = request if len(request) <= _REQUEST_KEY_LIMIT // 2 else sha256(request.encode()).hexdigest()
+    prefix = "file:" if receipt.file_name else ""
+    return f"{prefix}{receipt.tenant}/{receipt.source}/{name}"
 
 
-def _again(first: Request, receipt: Receipt) -> Taken:
-    """The first answer; for a file, whose sender did hear it and asks anew, what has come of it by now."""
-    rejected = _read_rejected(first.answer[32:])
-    if receipt.file_name:
-        return Taken(0, first.accepted + first.duplicates, rejected)
-    return Taken(first.accepted, first.duplicates, rejected)
+def _digest(dialect: Dialect, receipt: Receipt) -> bytes:
+    """What was asked: the bytes, and how they were to be read."""
+    digest = sha256(f"{dialect.name}/{receipt.form}\n".encode())
+    digest.update(receipt.body)
+    return digest.digest()
+
+
+def _is_unreadable(events: Sequence[Event], rejected: Sequence[Rejected]) -> bool:
+    """Whether nothing could be told apart; a part of an archive that is damaged has no index, but others were read."""
+    return not events and bool(rejected) and all(item.index is None for item in rejected)
+
+
+def _taken(appended: Appended | Request, rejected: Sequence[Rejected]) -> Taken:
+    kept_any = appended.accepted or appended.duplicates
+    unreadable = rejected[0] if not kept_any and _is_unreadable((), rejected) else None
+    return Taken(appended.accepted, appended.duplicates, rejected, unreadable)
 
 
 def _write_rejected(rejected: Sequence[Rejected]) -> bytes:
@@ -83,8 +111,16 @@ def _read_rejected(data: bytes) -> list[Rejected]:
     return [Rejected(*item) for item in msgspec.msgpack.decode(data)]
 
 
-def _quarantined(dialect: Dialect, receipt: Receipt, fault: Rejected) -> Quarantined:
-    body = fault.raw if fault.index is not None and fault.raw else receipt.body
+def _quarantined(dialect: Dialect, receipt: Receipt, rejected: Sequence[Rejected]) -> list[Quarantined]:
+    """What could not be read, member by member; the whole body once where it is one fault or a member has no bytes."""
+    if len(rejected) == 1 and rejected[0].index is None:
+        return [_body_of(dialect, receipt, rejected[0], receipt.body)]
+    kept = [_body_of(dialect, receipt, item, item.raw) for item in rejected[-_QUARANTINED_OF_ONE:] if item.raw]
+    bare = next((item for item in rejected if not item.raw), None)
+    return kept if bare is None else [*kept, _body_of(dialect, receipt, bare, receipt.body)]
+
+
+def _body_of(dialect: Dialect, receipt: Receipt, fault: Rejected, body: bytes) -> Quarantined:
     return Quarantined(
         receipt.tenant,
         receipt.source or dialect.name,

@@ -35,7 +35,7 @@ class Ledger:
 
     async def open(self, subscription: str, start: Cursor) -> Cursor:
         """The cursor of a subscription; `start` where it has none yet, which is then written down."""
-        cursor = await self._cursors.get(subscription)
+        cursor = self._current.get(subscription) or await self._cursors.get(subscription)
         if cursor is None:
             cursor = start
             await self._cursors.move({subscription: cursor})
@@ -84,7 +84,7 @@ class Ledger:
         cursor = Cursor(position, epoch, 0)
         self._current[subscription] = cursor
         self._changed.discard(subscription)
-        await self._cursors.move({subscription: cursor})
+        await self._cursors.move({subscription: cursor}, (), self._manifest_of(subscription))
 
     async def run(self) -> None:
         """Write down what moved, until cancelled."""

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from itertools import count
 
 from msgspec import structs
 
 from aftersend.contracts import Clock, Dialect, Log, Replay, Transport
-from aftersend.core.errors import UsageError
-from aftersend.core.event import Event
+from aftersend.core.errors import AftersendError, UsageError
+from aftersend.core.event import Body, Event
 from aftersend.core.outcome import Outcome, Parcel, Verdict
 from aftersend.core.registry import Subscription
-from aftersend.core.timestamps import parse_time
+from aftersend.core.timestamps import MILLISECOND, parse_time
 from aftersend.pipeline.backoff import wait_before_try
 from aftersend.pipeline.selection import Selection
 
 KEPT = 100
 """Replays that are remembered; the oldest goes."""
 
+RUNNING = 16
+"""Replays that may run at once."""
+
 TRIES = 8
 """How often one parcel of a replay is tried before the replay ends as failed."""
 
+REFUSED_LIMIT = 32
+"""Events refused in a row, none taken in between, after which the receiver is at fault and not the events."""
+
 _READ_EVENTS = 2_000
+
+log = logging.getLogger("aftersend.replay")
 
 
 class Replayer:
@@ -48,21 +57,37 @@ class Replayer:
     async def begin(
         self, subscription: Subscription, order: Replay, dialect: Dialect, form: str, transport: Transport
     ) -> Replay:
-        """Count what would be told (`dry_run`), or begin to tell it. Raises UsageError for a time that is none."""
-        run = _Run(self._log, self._clock, subscription, order, dialect, form, transport)
-        replay = structs.replace(order, id=f"rpl_{next(self._numbers)}", subscription=subscription.id, state="running")
-        replay.total = await run.total()
-        if order.dry_run:
-            replay.state = "done"
+        """Count what would be told (`dry_run`), or begin to tell it.
+
+        Raises UsageError for a time that is none, and where too many run already.
+        """
+        try:
+            if len(self._tasks) >= RUNNING and not order.dry_run:
+                raise UsageError(f"{RUNNING} replays are running; begin another when one of them is done")
+            run = _Run(self._log, self._clock, subscription, order, dialect, form, transport)
+            total = await run.total()
+        except BaseException:
             await transport.close()
-            return replay
+            raise
+        replay = structs.replace(order, id=self._new_id(), subscription=subscription.id, total=total, state="done")
+        if order.dry_run:
+            await transport.close()
+        else:
+            self._start(run, replay)
+        return replay
+
+    def _new_id(self) -> str:
+        """Never one of an earlier process: parcels are named by it, and receivers drop names that they know."""
+        return f"rpl_{self._clock() // MILLISECOND:x}_{next(self._numbers)}"
+
+    def _start(self, run: _Run, replay: Replay) -> None:
+        replay.state = "running"
         self._replays[replay.id] = replay
         while len(self._replays) > KEPT:
             self._replays.pop(next(iter(self._replays)))
         task = asyncio.create_task(run.tell(replay))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return replay
 
 
 class _Run:
@@ -85,6 +110,7 @@ class _Run:
         self._transport = transport
         self._rate = order.rate
         self._selections = (Selection(subscription), Selection(structs.replace(subscription, types=order.types)))
+        self._offered = self._refused = self._refused_in_a_row = 0
         try:
             self._since = parse_time(order.since)
             self._until = parse_time(order.until) if order.until else clock()
@@ -99,6 +125,7 @@ class _Run:
         return total
 
     async def _chunks(self) -> AsyncIterator[list[Event]]:
+        """By the time at which blocks were kept, so that replays of adjoining times leave nothing out between them."""
         position = await self._log.position_at(self._since)
         end = await self._log.position_at(self._until)
         while position < end:
@@ -111,51 +138,86 @@ class _Run:
                     yield [event for event in chunk.events if self._wanted(event)]
 
     def _wanted(self, event: Event) -> bool:
-        in_time = self._since <= event.received_at < self._until
-        return in_time and all(selection.wants(event) for selection in self._selections) and self._told(event)
-
-    def _told(self, event: Event) -> bool:
-        return self._dialect.word(event) is not None
+        wanted = all(selection.wants(event) for selection in self._selections)
+        return wanted and self._dialect.word(event) is not None
 
     async def tell(self, replay: Replay) -> None:
-        """Tell all of it."""
+        """Tell all of it; how it ended stands in the replay."""
         try:
             async for events in self._chunks():
-                size = self._subscription.batch.max_events
-                for start in range(0, len(events), size):
-                    await self._tell_batch(replay, events[start : start + size])
+                for start in range(0, len(events), self._batch_size()):
+                    await self._tell_run(replay, events[start : start + self._batch_size()])
             replay.state = "done"
         except asyncio.CancelledError:
             replay.state = "cancelled"
             raise
-        except _EndedError as end:
+        except (_EndedError, AftersendError) as end:
             replay.state, replay.detail = "failed", str(end)
+        except Exception:
+            log.exception("the replay %s broke", replay.id)
+            replay.state, replay.detail = "failed", "a fault of ours; it is in the log"
         finally:
             await self._transport.close()
 
-    async def _tell_batch(self, replay: Replay, events: list[Event]) -> None:
-        for body in self._dialect.encode(events, self._form):
-            parcel = Parcel(
-                f"{replay.subscription}_{replay.id}_{replay.done}",
-                body.data,
-                body.content_type,
-                (("aftersend-replay", replay.id),),
-            )
-            await self._send(parcel)
-            replay.done += body.count
-            if self._rate > 0:
-                await asyncio.sleep(body.count / self._rate)
+    def _batch_size(self) -> int:
+        """No more at once than a second's worth."""
+        most = self._subscription.batch.max_events
+        return max(1, int(min(most, self._rate))) if self._rate > 0 else most
 
-    async def _send(self, parcel: Parcel) -> None:
+    async def _tell_run(self, replay: Replay, events: list[Event]) -> None:
+        """Tell a run of events, in halves where it is too large or refused."""
+        start = 0
+        for body in self._dialect.encode(events, self._form):
+            part = events[start : start + body.count]
+            start += body.count
+            fits = body.count == 1 or len(body.data) <= self._subscription.batch.max_bytes
+            if fits and await self._is_taken(replay, body):
+                continue
+            if body.count > 1:
+                await self._tell_run(replay, part[: body.count // 2])
+                await self._tell_run(replay, part[body.count // 2 :])
+            else:
+                self._pass_over(replay)
+
+    def _pass_over(self, replay: Replay) -> None:
+        self._offered += 1
+        self._refused_in_a_row += 1
+        self._note_refused(replay, 1)
+        if self._refused_in_a_row >= REFUSED_LIMIT:
+            raise _EndedError(f"the receiver refused {REFUSED_LIMIT} events, one after the other")
+
+    def _note_refused(self, replay: Replay, number: int) -> None:
+        self._refused += number
+        if self._refused:
+            replay.detail = f"events that the receiver refused: {self._refused}"
+
+    async def _is_taken(self, replay: Replay, body: Body) -> bool:
+        """Send a body until it is taken or refused. Raises _EndedError where the receiver only fails."""
+        numbers = f"{self._offered + 1}-{self._offered + body.count}"
+        name = f"{replay.subscription}_{replay.id}_{numbers}"
+        outcome = await self._sent(Parcel(name, body.data, body.content_type, (("aftersend-replay", replay.id),)))
+        if outcome.verdict not in (Verdict.TAKEN, Verdict.PARTLY):
+            return False
+        self._offered += body.count
+        self._refused_in_a_row = 0
+        self._note_refused(replay, len(outcome.failed))
+        replay.done += body.count - len(outcome.failed)
+        if self._rate > 0:
+            await asyncio.sleep(body.count / self._rate)
+        return True
+
+    async def _sent(self, parcel: Parcel) -> Outcome:
         outcome = Outcome(Verdict.FAILED)
         for failures in range(1, TRIES + 1):
             outcome = await self._transport.send(parcel)
-            if outcome.verdict in (Verdict.TAKEN, Verdict.PARTLY):
-                return
-            if outcome.verdict is not Verdict.FAILED:
+            if outcome.verdict is Verdict.GONE:
                 break
-            await asyncio.sleep(wait_before_try(failures, self._subscription.retry, outcome.retry_after, lambda: 0.5))
-        raise _EndedError(outcome.detail)
+            if outcome.verdict is not Verdict.FAILED:
+                return outcome
+            if failures < TRIES:
+                wait = wait_before_try(failures, self._subscription.retry, outcome.retry_after, lambda: 0.5)
+                await asyncio.sleep(wait)
+        raise _EndedError(outcome.detail or "the receiver did not take it")
 
 
 class _EndedError(Exception):

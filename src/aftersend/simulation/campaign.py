@@ -75,7 +75,9 @@ def person(chance: Random) -> Person:
     return Person(
         f"{chance.choice(_FIRST_NAMES)}.{chance.choice(_LAST_NAMES)}{chance.randrange(10_000)}@{_host(chance)}",
         f"{chance.getrandbits(96):024x}",
-        chance.choice(_AGENTS).format(*[chance.randrange(*span) for span in ((90, 140), (4000, 7000), (10, 200), (3, 9))]),
+        chance.choice(_AGENTS).format(
+            *[chance.randrange(*span) for span in ((90, 140), (4000, 7000), (10, 200), (3, 9))]
+        ),
         ".".join([str(chance.randrange(1, 255)) for _ in range(4)]),
         country,
         city,

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, cast
 
 _END = b"\r\n\r\n"
 _TAKEN = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -37,8 +39,8 @@ class Exchange(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Somebody calls."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are none of asyncio's classes.
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         """Put a request together."""
@@ -86,6 +88,14 @@ async def listen(react: Reaction | None = None) -> tuple[asyncio.Server, int]:
     """A receiver on a free port of this machine, and the port."""
     server = await asyncio.get_running_loop().create_server(lambda: Exchange(react), "127.0.0.1", 0)
     return server, server.sockets[0].getsockname()[1]
+
+
+@contextmanager
+def dead() -> Iterator[str]:
+    """The address of nobody: its port is taken, and nothing listens there."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}/"
 
 
 async def serve() -> None:

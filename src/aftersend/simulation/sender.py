@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from aftersend.core.errors import StoreError
 
@@ -22,7 +22,10 @@ class Answer(NamedTuple):
 
 
 def request(
-    path: str, body: bytes = b"", content_type: str = "application/json", headers: Mapping[str, str] | None = None,
+    path: str,
+    body: bytes = b"",
+    content_type: str = "application/json",
+    headers: Mapping[str, str] | None = None,
     method: str = "POST",
 ) -> bytes:
     """The bytes of a request."""
@@ -46,8 +49,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ready to send."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are none of asyncio's classes.
+        self._transport = cast(asyncio.Transport, transport)
 
     async def send(self, data: bytes) -> Answer:
         """Send a request and return its answer. Raises OSError where the connection ends, TimeoutError."""

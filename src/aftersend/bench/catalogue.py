@@ -1,0 +1,55 @@
+"""Every measurement by the name that people type, and how runs of them become a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from aftersend.bench import conversion, delivery, ingestion, neighbours, storage, subscriptions, waiting
+from aftersend.bench.readings import Measure, Reading, Report, Row, Scale
+
+MEASURES: Mapping[str, Measure] = {
+    "convert-json": conversion.json_dialects,
+    "convert-xml": conversion.xml,
+    "convert-forms": conversion.forms,
+    "ingest": ingestion.ingestion,
+    "append": storage.append,
+    "deliver": delivery.delivery,
+    "subscriptions": subscriptions.subscriptions,
+    "growth": storage.growth,
+    "disk": storage.disk,
+    "memory": waiting.waiting,
+    "neighbours": neighbours.neighbours,
+}
+
+
+def run(names: Sequence[str], runs: int, scale: Scale, report: Report) -> dict[Row, list[Reading]]:
+    """The readings of each row, in the order of the table."""
+    readings: dict[Row, list[Reading]] = {}
+    for name in names:
+        for number in range(1, runs + 1):
+            for reading in MEASURES[name](scale, lambda note: report(f"{name}, run {number} of {runs}: {note}")):  # noqa: B023
+                readings.setdefault(reading.row, []).append(reading)
+    return readings
+
+
+def summary(row: Row, readings: Sequence[Reading]) -> dict[str, Any]:
+    """A row's median and spread."""
+    values = [reading.value for reading in readings]
+    ratios = [reading.value / reading.reference for reading in readings if reading.reference]
+    middle = median(values)
+    return {
+        "name": row.name,
+        "unit": row.unit,
+        "median": middle,
+        "lowest": min(values),
+        "highest": max(values),
+        "of_bare_loop": median(ratios) if ratios else None,
+        "bare_loop": median([reading.reference for reading in readings]) if ratios else None,
+        "floor": row.floor,
+        "reach": row.reach,
+        "verdict": row.verdict(middle),
+        "events": readings[0].count,
+        "runs": len(readings),
+    }
