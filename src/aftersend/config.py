@@ -47,14 +47,14 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 _HELP = {
     "listen": "Host and port that events and API calls come in by.",
-    "admin_listen": "Host and port for the API under /v1 alone; empty: it shares `listen`.",
+    "admin_listen": "Host and port for the API; `listen` then takes events in alone. Empty: the API shares `listen`.",
     "public_url": "How others reach this instance, e.g. https://events.example.com; printed with new sources.",
     "egress_allow": "Networks (CIDR) that deliveries may reach besides public ones, e.g. 10.1.0.0/16.",
     "egress_allow_metadata": "The same for link-local and metadata addresses, which `egress_allow` never opens.",
     "egress_brokers": "Hosts that queue libraries may connect to.",
     "keyring_file": "File with the instance's keys; empty: keyring.json in the data folder.",
     "retention_days": "Days after which a log file that every subscription has passed is dropped; 0: never.",
-    "max_log_bytes": "Bytes of log above which the oldest file goes even if a subscription still needs it; 0: no limit.",
+    "max_log_bytes": "Bytes of log above which the oldest file goes, even if it is still needed; 0: no limit.",
     "max_file_bytes": "Bytes after which the log goes on in a new file.",
     "log_level": "debug, info, warning or error: what the process writes to its standard error.",
 }

@@ -135,6 +135,7 @@ class Instance:
         """Read what is registered."""
         await self.access.load()
         await self.doors.load()
+        await self.deliveries.load()
         self.domains.update({domain.name: domain for domain in await self.store.list(Domain)})
 
     async def start(self) -> None:
@@ -164,8 +165,8 @@ class Instance:
         await self._firsts.close()
         await self.store.close()
 
-    def app(self, *, local: bool = False) -> App:
-        """The ASGI application; `local` for those who hold the data folder and need no key."""
+    def app(self, *, local: bool = False, doors_only: bool = False) -> App:
+        """The ASGI application: `local` for those who hold the data folder, `doors_only` without the API."""
         services = Services(
             log=self.store,
             registry=self.store,
@@ -182,7 +183,7 @@ class Instance:
             telemetry=self.telemetry,
             ready=self.ready,
         )
-        return Entry(self.doors, build_api(services), self.domains, local=local)
+        return Entry(self.doors, build_api(services), self.domains, local=local, doors_only=doors_only)
 
     def ready(self) -> str:
         """Why events cannot be kept now, or nothing."""
@@ -352,9 +353,8 @@ async def serve(data: Path, config: Config, *, ready: Callable[[str], None], wit
             if config.admin_listen:
                 sockets.append(listen(config.admin_listen, "admin_listen"))
             await instance.start()
-            app = instance.app()
-            servers = [_server(app, config), _server(instance.app(local=True), config)]
-            servers += [_server(app, config)] * (len(sockets) - 2)
+            apps = [instance.app(doors_only=bool(config.admin_listen)), instance.app(local=True), instance.app()]
+            servers = [_server(app, config) for app, _ in zip(apps, sockets, strict=False)]
             try:
                 await _serve_all(servers, sockets, lambda: ready(_ready_line(public, data)))
             finally:

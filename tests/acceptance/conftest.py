@@ -158,7 +158,7 @@ async def inlets() -> AsyncIterator[Callable[[], Awaitable[Inlet]]]:
         inlet = Inlet()
         app = web.Application(client_max_size=1 << 26)
         app.router.add_post("/", inlet.handle)
-        runner = web.AppRunner(app)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()

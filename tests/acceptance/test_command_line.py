@@ -1,17 +1,22 @@
 """The commands that need no store, as they are typed: what they print, how they end, what they say to wrong input."""
 
+import base64
 import gzip
 import json
 import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import zstandard
 from jsonschema import Draft202012Validator
 
+from aftersend.cli import COMMANDS, make_app
 from aftersend.rack import dialects
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "dialects"
@@ -69,11 +74,21 @@ def test_wrong_input_is_answered_in_one_line(arguments: tuple[str, ...], code: i
     assert done.stdout == b""
 
 
-def test_help_names_every_group_and_is_quick() -> None:
-    done = aftersend("--help")
+@pytest.mark.parametrize("arguments", [(), ("--help",)])
+def test_the_list_of_commands_says_what_each_does(arguments: tuple[str, ...]) -> None:
+    done = aftersend(*arguments)
     assert done.returncode == 0
-    for name in (b"convert", b"serve", b"subscriptions", b"doctor"):
-        assert name in done.stdout
+    listed = " ".join(done.stdout.decode().replace("│", " ").split())
+    for commands in COMMANDS.values():
+        for name, command in commands.items():
+            assert f"{name} {command.summary}" in listed
+
+
+def test_every_command_says_what_it_does_at_length() -> None:
+    app = make_app()
+    for commands in COMMANDS.values():
+        for name in commands:
+            assert app[name].help.strip().endswith("."), name
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("convert", "--help"), ("types",), ("schema", "halon")])
@@ -216,6 +231,43 @@ def test_long_input_of_every_shape_loses_nothing_at_the_cuts(tmp_path: Path) -> 
         back = aftersend("convert", "--from", spoken, "--to", "canonical", stdin=told)
         assert (back.returncode, back.stderr) == (0, b""), spoken
         assert [event["message_id"] for event in json.loads(back.stdout)] == expected, spoken
+
+
+# Receivers
+
+
+class Trusting(BaseHTTPRequestHandler):
+    """A receiver that takes everything, forged or not."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def receiver() -> Iterator[str]:
+    """Its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Trusting) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_receiver_that_checks_no_signature_is_found_out(receiver: str) -> None:
+    secret = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
+    arguments = ("check", receiver, "--egress-allow", "127.0.0.0/8")
+    assert aftersend(*arguments).returncode == 0
+    done = aftersend(*arguments, "--secret", secret, "--json")
+    assert done.returncode == 1
+    wrong = {finding["check"] for finding in json.loads(done.stdout) if finding["level"] == "error"}
+    assert {"wrongly signed", "altered", "unsigned"} <= wrong
 
 
 # Words and forms

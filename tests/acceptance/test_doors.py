@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import socket
 import time
 from base64 import b64encode
 from pathlib import Path
@@ -252,6 +253,22 @@ async def test_activatepros_own_call_answers_as_activatepro_does(server: Server)
         status, said, _ = await server.request("POST", "/events", wrong, key="", **token)
         assert status == 400, wrong
         assert set(answer(said)) == {"field", "type"}
+
+
+async def test_with_an_address_of_its_own_the_api_is_not_served_at_the_doors(stopped_server: Server) -> None:
+    server = stopped_server
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        admin = f"127.0.0.1:{free.getsockname()[1]}"
+    server.options = ("--admin-listen", admin)
+    await server.start()
+    assert (await post(server, "/v1/events", msgspec.json.encode(OPEN)))[0] == 200
+    assert (await server.request("GET", "/healthz"))[0] == 200
+    for path in ("/v1/events", "/v1/keys", "/metrics"):
+        assert (await server.request("GET", path))[0] == 404
+    server.url = f"http://{admin}"
+    assert len(await server.events()) >= 1
+    assert (await server.request("GET", "/v1/keys"))[0] == 200
 
 
 async def test_nothing_answers_with_a_stack_trace(server: Server) -> None:

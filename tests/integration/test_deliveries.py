@@ -260,6 +260,15 @@ async def test_parcels_keep_to_the_batchs_bytes(tmp_path: Path) -> None:
     assert max(len(parcel.body) for parcel in receiver.taken) <= 2_000
 
 
+async def test_a_batch_of_one_is_one_event_a_parcel(tmp_path: Path) -> None:
+    receiver = Receiver()
+    async with house(tmp_path / "d", receiver=receiver) as home:
+        await home.subscribe(batch=Batch(max_events=1, max_wait=0.0))
+        await home.keep(*[event(number) for number in range(200)])
+        await receiver.until(200)
+    assert [len(told(parcel)) for parcel in receiver.taken] == [1] * 200
+
+
 async def test_gone_disables_and_enabling_resumes_where_it_stood(tmp_path: Path) -> None:
     receiver = Receiver(lambda parcel: Outcome(Verdict.GONE, "it answered 410"))
     async with house(tmp_path / "d", receiver=receiver) as home:

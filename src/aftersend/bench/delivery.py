@@ -63,5 +63,5 @@ async def _delivery_rate(data: Path, port: int, count: int, most: int) -> tuple[
 async def until_told(instance: Instance, subscription: Subscription, count: int) -> None:
     """Returns when so many events have been taken. Raises TimeoutError."""
     async with asyncio.timeout(SECONDS):
-        while instance.deliveries.standing(subscription)["sequence"] < count:
+        while instance.deliveries.standing(subscription)["sequence"] < count:  # noqa: ASYNC110
             await asyncio.sleep(0.01)

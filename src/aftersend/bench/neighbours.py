@@ -1,7 +1,7 @@
-"""What a dead receiver and one that drips its answer do to those beside them.
+"""What a dead receiver and a very slow one do to those beside them.
 
 Events come in at a steady, low rate over HTTP; each healthy receiver notes how long after its sending every event
-arrives. Compared is the delay that 99 in 100 stay under, with the two bad neighbours and without.
+arrives. Compared is the delay that 99 in 100 stay under, in one server: before the bad neighbours come, and after.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from aftersend.simulation.processes import server
 from aftersend.simulation.receiver import Delivery, dead, listen
 from aftersend.simulation.sender import Sender, bearer, request
 
-NEIGHBOURS = Row("99th percentile delay of 20 healthy receivers beside a dead and a dripping one", "×", 1.5, 1.2, False)
+NEIGHBOURS = Row("99th percentile delay of 20 healthy receivers beside a dead and a slow one", "×", 1.5, 1.2, False)
 
 HEALTHY = 20
 _PER_REQUEST = 5
-_INTERVAL = 0.05
+_INTERVAL = 0.03
 _SECONDS = 60.0
-_DRIP_SECONDS = 5.0
+_SLOW_SECONDS = 5.0
 
 
 class _Told(msgspec.Struct):
@@ -43,7 +43,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Delays:
-    """A receiver that notes how long each event was under way; below `/drip` it answers slowly."""
+    """A receiver that notes how long each event was under way; below `/slow` it answers slowly."""
 
     def __init__(self) -> None:
         self.found: list[float] = []
@@ -51,51 +51,54 @@ class Delays:
     async def take(self, delivery: Delivery) -> int:
         """Take a batch."""
         now = time.monotonic_ns()
-        if delivery.path == "/drip":
-            await asyncio.sleep(_DRIP_SECONDS)
+        if delivery.path == "/slow":
+            await asyncio.sleep(_SLOW_SECONDS)
             return 200
         self.found += [(now - int(event.message_id)) / MILLISECOND for event in _decode(delivery.body)]
         return 200
 
     def percentile(self) -> float:
-        """The delay (ms) that 99 in 100 stay under."""
+        """The delay (ms) that 99 in 100 stay under, of what was found so far."""
         return sorted(self.found)[len(self.found) * 99 // 100]
 
 
 def neighbours(scale: Scale, report: Report) -> Iterator[Reading]:
-    """Both runs, each with a new instance."""
-    rounds = scale.of(200, 4)
-    report("20 healthy receivers alone")
-    alone = _delays(rounds, bad=False)
-    report("beside a dead and a dripping one")
-    beside = _delays(rounds, bad=True)
-    report(f"{alone.percentile():.1f} ms alone, {beside.percentile():.1f} ms beside them")
-    yield Reading(NEIGHBOURS, beside.percentile() / alone.percentile(), len(beside.found))
-
-
-def _delays(rounds: int, *, bad: bool) -> Delays:
+    """Both times, after a moment that is not counted in which connections are made."""
     with TemporaryDirectory(prefix="aftersend-bench-") as folder:
         data = Path(folder) / "data"
         token = uvloop.run(set_up(data))
         with server(data) as child, dead() as url:
-            return uvloop.run(_run(child.port, token, rounds, [url] if bad else []))
+            yield uvloop.run(_compared(child.port, token, scale.of(300, 4), url, report))
 
 
-async def _run(port: int, token: str, rounds: int, dead_urls: list[str]) -> Delays:
+async def _compared(port: int, token: str, rounds: int, dead_url: str, report: Report) -> Reading:
     delays = Delays()
     listening, own = await listen(delays.take)
     sender = await Sender.connect(port)
     base = f"http://127.0.0.1:{own}"
-    bad = [*dead_urls, f"{base}/drip"] if dead_urls else []
     try:
-        for number, url in enumerate([f"{base}/healthy"] * HEALTHY + bad):
-            await _subscribe(sender, token, f"s{number}", url)
-        await _feed(sender, token, rounds)
-        await _settle(delays, rounds * _PER_REQUEST * HEALTHY)
+        for number in range(HEALTHY):
+            await _subscribe(sender, token, f"healthy-{number}", f"{base}/healthy")
+        await _percentile(sender, token, delays, max(2, rounds // 10))
+        report(f"{HEALTHY} healthy receivers alone")
+        alone = await _percentile(sender, token, delays, rounds)
+        report("beside a dead and a slow one")
+        await _subscribe(sender, token, "dead", dead_url)
+        await _subscribe(sender, token, "slow", f"{base}/slow")
+        beside = await _percentile(sender, token, delays, rounds)
     finally:
         sender.close()
         listening.close()
-    return delays
+    report(f"{alone:.1f} ms alone, {beside:.1f} ms beside them")
+    return Reading(NEIGHBOURS, beside / alone, len(delays.found))
+
+
+async def _percentile(sender: Sender, token: str, delays: Delays, rounds: int) -> float:
+    """The delay (ms) of events fed now."""
+    delays.found = []
+    await _feed(sender, token, rounds)
+    await _settle(delays, rounds * _PER_REQUEST * HEALTHY)
+    return delays.percentile()
 
 
 async def _subscribe(sender: Sender, token: str, name: str, url: str) -> None:
@@ -119,5 +122,5 @@ async def _feed(sender: Sender, token: str, rounds: int) -> None:
 
 async def _settle(delays: Delays, count: int) -> None:
     async with asyncio.timeout(_SECONDS):
-        while len(delays.found) < count:
+        while len(delays.found) < count:  # noqa: ASYNC110
             await asyncio.sleep(0.02)

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import ClassVar
 
 import uvloop
 
@@ -38,7 +39,7 @@ _SECONDS = 300.0
 class Taker:
     """A transport that takes everything."""
 
-    name = "taker"
+    name: ClassVar[str] = "taker"
 
     async def send(self, parcel: Parcel) -> Outcome:
         """Taken."""
@@ -92,7 +93,7 @@ async def _follow(folder: Path, batches: Sequence[list[Event]], asked: Sequence[
 async def _settle(deliveries: Deliveries, asked: Sequence[Subscription], told: int, head: int) -> None:
     """Returns when everything is read and so many events were told. Raises TimeoutError."""
     async with asyncio.timeout(_SECONDS):
-        while deliveries.feed.position < head or told > sum(
+        while deliveries.feed.position < head or told > sum(  # noqa: ASYNC110
             deliveries.ledger.cursor(subscription.id).sequence for subscription in asked
         ):
             await asyncio.sleep(0.05)
@@ -109,6 +110,7 @@ async def _deliveries(store: SqliteStore) -> AsyncIterator[Deliveries]:
         clock=time.time_ns,
         chance=random.random,
     )
+    await deliveries.start()
     tasks = [asyncio.create_task(work()) for work in (deliveries.ledger.run, deliveries.feed.run)]
     try:
         yield deliveries

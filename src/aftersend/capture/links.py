@@ -1,9 +1,9 @@
 """Links of our own: everything a hit needs to know, sealed in its address.
 
 A sealed token is `00 01 | key id (4) | AES-SIV`. What is sealed: one byte of purpose, level and packing, then the
-fields in MessagePack, deflated where that is shorter. Nothing has to be looked up to read it, so a click works while the
-store is down and after it was purged. AES-SIV needs no chance: the same link has the same address every time, and is
-16 bytes longer than its content. Each purpose has a key of its own, so a token opens on its own path only.
+fields in MessagePack, deflated where that is shorter. Nothing has to be looked up to read it, so a click works while
+the store is down and after it was purged. AES-SIV needs no chance: the same link has the same address every time, 16
+bytes longer than what it seals. Each purpose has a key of its own, so a token opens on its own path only.
 
 An SMS has no room for that (some 100 characters of 160, or of 70 in Cyrillic). Its short form is a **reference**:
 `00 02` and 56 bits of chance, 12 characters, which whoever sends keeps beside the sealed token that it stands for.
@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable
 from enum import IntEnum
 from functools import lru_cache
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -80,8 +81,8 @@ _Text = str | bytes
 _PURPOSES = tuple(Purpose)
 _NUMBERS = {purpose: number for number, purpose in enumerate(_PURPOSES)}
 _pack_fields = msgspec.msgpack.Encoder().encode
-_unpack_fields = msgspec.msgpack.Decoder(tuple[int, int, int, str, _Text, _Text, _Text, str]).decode
-_compressor = zlib.compressobj(9, zlib.DEFLATED, _WINDOW_BITS, _MEMORY_LEVEL, zlib.Z_DEFAULT_STRATEGY, _DICTIONARY)
+_unpack_fields = msgspec.msgpack.Decoder(tuple[int, int, int, str, Any, Any, Any, str]).decode
+_compressor = zlib.compressobj(6, zlib.DEFLATED, _WINDOW_BITS, _MEMORY_LEVEL, zlib.Z_FIXED, _DICTIONARY)
 _decompressor = zlib.decompressobj(_WINDOW_BITS, _DICTIONARY)
 
 
@@ -172,7 +173,7 @@ def _unpacked(content: bytes, purpose: Purpose) -> Link:
         if head & _DEFLATED:
             fields = _decompressor.copy().decompress(fields, INFLATED_LIMIT)
         tenant, domain, place, recipient, message, campaign, list_, target = _unpack_fields(fields)
-        ids = [_lengthened(id_) for id_ in (message, campaign, list_)]
+        ids = _lengthened(message), _lengthened(campaign), _lengthened(list_)
     except (ValueError, zlib.error):
         raise LinkError("malformed") from None
     if head >> 4 != _NUMBERS[purpose]:
@@ -192,8 +193,10 @@ def _shortened(text: str) -> _Text:
     return text
 
 
-def _lengthened(short: _Text) -> str:
+def _lengthened(short: Any) -> str:
     if isinstance(short, str):
         return short
+    if not isinstance(short, bytes):
+        raise ValueError("an id is neither text nor bytes")
     uuid, host = UUID(bytes=short[:_UUID_BYTES]), short[_UUID_BYTES:].decode()
     return f"<{uuid}@{host}>" if host else str(uuid)

@@ -30,9 +30,7 @@ _PORTS = range(1, 65_536)
 
 def safe_target(url: str) -> str:
     """The address for a `Location` header, in ASCII: unchanged where it was that already. Raises LinkError."""
-    match = _TARGET.fullmatch(url) if len(url) <= TARGET_LIMIT else None
-    if match is None or (match["port"] not in (None, ":") and int(match["port"][1:]) not in _PORTS):
-        raise LinkError("unsafe_target")
+    match = _matched(url)
     if url.isascii() and " " not in url and _HOST.fullmatch(match["host"]):
         return url
     try:
@@ -41,10 +39,19 @@ def safe_target(url: str) -> str:
         raise LinkError("unsafe_target") from None
 
 
-def host_of(url: str) -> str:
-    """The host of a safe target, in lower case."""
-    match = _TARGET.match(url)
-    return match["host"].lower() if match else ""
+def target_host(url: str) -> str:
+    """The host of a safe target, in lower case. Raises LinkError where `safe_target` would."""
+    host = _matched(url)["host"].lower()
+    if _HOST.fullmatch(host) is None or not url.isascii():
+        return _matched(safe_target(url))["host"].lower()
+    return host
+
+
+def _matched(url: str) -> re.Match[str]:
+    match = _TARGET.fullmatch(url) if len(url) <= TARGET_LIMIT else None
+    if match is None or (match["port"] not in (None, ":") and int(match["port"][1:]) not in _PORTS):
+        raise LinkError("unsafe_target")
+    return match
 
 
 def _ascii_host(host: str) -> str:

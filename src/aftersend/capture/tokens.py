@@ -53,6 +53,9 @@ class Purpose(StrEnum):
     CONFIRM = "confirm"
     PREFERENCES = "preferences"
 
+    # The hash of Enum is written in Python, and this one is a key at every link.
+    __hash__ = str.__hash__
+
 
 PATHS = {
     Purpose.CLICK: "c",

@@ -1,7 +1,7 @@
 """The command line: what is typed, and how it ends.
 
 A command is a function that returns its exit code (None: 0); its module is imported when it is typed. To add one,
-write the function and a line in `COMMANDS`.
+write the function and an entry in `COMMANDS`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
@@ -21,39 +21,55 @@ DONE, FAILED, USAGE, PARTLY = 0, 1, 2, 3
 INTERRUPTED, BROKEN_PIPE = 130, 141
 """128 and the number of the signal, as shells have it."""
 
-COMMANDS: dict[str, dict[str, str]] = {
+
+class Command(NamedTuple):
+    """Where a command is, and what the list of all says of it."""
+
+    place: str
+    """A module of this package, and the function (or group of commands) in it."""
+    summary: str
+    """As its own help begins; it stands here so that the list needs no module."""
+
+
+COMMANDS: dict[str, dict[str, Command]] = {
+    "See it": {
+        "demo": Command("demo:demo", "Play a campaign through a real server, with nothing set up."),
+        "bench": Command("bench:bench", "Measure this machine."),
+    },
     "Set up and run": {
-        "init": "instance:init",
-        "serve": "instance:serve",
-        "doctor": "doctor:doctor",
+        "init": Command("instance:init", "Make a data folder with its keyring, its settings and an admin key."),
+        "serve": Command("instance:serve", "Run everything in one process, until SIGTERM or Ctrl-C."),
+        "doctor": Command("doctor:doctor", "Look an instance over, and say what is wrong in plain words."),
     },
     "Events": {
-        "convert": "conversion:convert",
-        "ingest": "ingestion:ingest",
-        "tail": "events:tail",
-        "quarantine": "records:quarantine",
+        "convert": Command(
+            "conversion:convert", "Read events in one dialect and tell them in another; needs no store."
+        ),
+        "ingest": Command("ingestion:ingest", "Take files into the log; safe to repeat."),
+        "tail": Command("events:tail", "Show the newest events, and those that come."),
+        "quarantine": Command("records:quarantine", "What could not be read, kept with the reason."),
     },
     "What is registered": {
-        "subscriptions": "subscriptions:subscriptions",
-        "sources": "records:sources",
-        "tenants": "records:tenants",
-        "domains": "records:domains",
-        "keys": "records:keys",
+        "subscriptions": Command("subscriptions:subscriptions", "Who gets which events, in which dialect."),
+        "sources": Command("records:sources", "Ways in for vendors: each is an address that a vendor posts to."),
+        "tenants": Command("records:tenants", "Customers of this instance; nothing is shared between two."),
+        "domains": Command("records:domains", "Hosts that serve only tracking links."),
+        "keys": Command("records:keys", "Credentials for the API."),
     },
     "Words and forms": {
-        "types": "tables:types",
-        "schema": "tables:schema",
-        "check": "receivers:check",
+        "types": Command("tables:types", "What can happen, and each dialect's words for it."),
+        "schema": Command("tables:schema", "JSON Schemas of the events that a dialect tells."),
+        "check": Command("receivers:check", "Find out what a receiver of webhooks gets wrong."),
     },
 }
-"""Every command by group, each with the module of this package and the function (or group of commands) in it."""
+"""Every command, by group, in the order of the list."""
 
 EPILOGUE = """Exit codes: 0 done, 1 failed, 2 wrong usage, 3 partly done.
 Every setting can also stand in aftersend.toml or in the environment (AFTERSEND_…)."""
 
 
-def make_app() -> App:
-    """All commands; none of their modules is imported yet."""
+def make_app(*, listing: bool = False) -> App:
+    """All commands; none of their modules is imported yet. `listing`: with their summaries in place of their help."""
     app = App(
         name="aftersend",
         help="What happens to a message after it was sent: one stream of events, kept safely, told in any dialect.",
@@ -66,15 +82,17 @@ def make_app() -> App:
     )
     for number, (title, commands) in enumerate(COMMANDS.items()):
         group = Group(title, sort_key=number)
-        for name, place in commands.items():
-            app.command(f"aftersend.cli.{place}", name=name, group=group)
+        for order, (name, command) in enumerate(commands.items()):
+            place = f"aftersend.cli.{command.place}"
+            app.command(place, name=name, group=group, sort_key=order, help=command.summary if listing else None)
     return app
 
 
 def run(arguments: Sequence[str]) -> int:
     """Do what was typed; returns the exit code. Every error is one line on standard error."""
     try:
-        result = make_app()(
+        app = make_app(listing=not arguments or arguments[0] in ("-h", "--help"))
+        result = app(
             list(arguments), exit_on_error=False, print_error=False, result_action="return_value", verbose=False
         )
         sys.stdout.flush()

@@ -53,7 +53,15 @@ def _cells(item: Mapping[str, Any]) -> list[str]:
     unit = item["unit"] + "/CPU-s" if ratio else item["unit"]
     spread = f"{_figure(item['lowest'])} to {_figure(item['highest'])}"
     bounds = [_figure(item["floor"]), _figure(item["reach"])]
-    return [item["name"], _figure(item["median"]), spread, unit, f"{ratio:.3f}" if ratio else "", *bounds, item["verdict"]]
+    return [
+        item["name"],
+        _figure(item["median"]),
+        spread,
+        unit,
+        f"{ratio:.3f}" if ratio else "",
+        *bounds,
+        item["verdict"],
+    ]
 
 
 def _figure(value: float) -> str:

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 
 from aftersend.cli import DONE, PARTLY
 from aftersend.cli.files import STANDARD_INPUT, UNPACKING_FAULTS, check_files, opened, unpacked
-from aftersend.cli.pieces import TooLargeError, decode, pieces
+from aftersend.cli.pieces import Piece, TooLargeError, decode, pieces
 from aftersend.contracts import Dialect
 from aftersend.core.errors import EncodeError, UsageError
 from aftersend.core.event import Body, Event, Receipt, Rejected
@@ -74,18 +74,20 @@ class _Conversion:
     def file(self, name: str) -> None:
         """Convert one file."""
         offset = 0
+        for piece in self._pieces(name):
+            receipt = Receipt(piece.body, self._received_at, self._read_form, file_name=name, verbatim=True)
+            found = decode(piece, self._reader, receipt)
+            self._told(found, name, offset)
+            offset += len(found)
+
+    def _pieces(self, name: str) -> Iterator[Piece]:
+        """The file in pieces, as far as it can be read."""
         with opened(name) as file:
             try:
                 for content in unpacked(file):
-                    for piece in pieces(content, self._reader, self._read_form):
-                        receipt = Receipt(piece.body, self._received_at, self._read_form, file_name=name, verbatim=True)
-                        found = decode(piece, self._reader, receipt)
-                        self._told(found, name, offset)
-                        offset += len(found)
+                    yield from pieces(content, self._reader, self._read_form)
             except TooLargeError as error:
                 self._reject(name, None, "too_large", str(error))
-            except BrokenPipeError:
-                raise
             except UNPACKING_FAULTS as error:
                 self._reject(name, None, "unreadable_file", str(error))
 

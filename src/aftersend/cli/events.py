@@ -20,8 +20,8 @@ from aftersend.core.event import Event, Receipt
 from aftersend.rack import find_dialect
 
 _PAGE = 500
-_WAIT = 20
-"""Seconds that one request waits for the next event."""
+_WAIT = 2
+"""Seconds that one request waits for the next event: as long as a server that ends may have to wait for it."""
 _WIDTHS = (24, 22, 12, 32)
 _HEAD = re.compile(rb"^aftersend_log_head (\d+)", re.MULTILINE)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, Protocol, cast
 
 import zstandard
 
@@ -25,6 +25,18 @@ UNPACKING_FAULTS = (OSError, EOFError, zlib.error, zstandard.ZstdError, zipfile.
 _GZIP, _ZSTD, _ZIP = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04"
 _WINDOW_LIMIT = 1 << 27
 _SPOOLED = 1 << 24
+
+
+class Readable(Protocol):
+    """Bytes that come one after the other."""
+
+    def read(self, size: int, /) -> bytes:
+        """So many bytes; fewer at the end alone."""
+        ...
+
+    def read1(self, size: int, /) -> bytes:
+        """What there is, at most so many bytes; nothing at the end alone."""
+        ...
 
 
 def check_files(names: tuple[str, ...]) -> None:
@@ -53,25 +65,21 @@ def opened(name: str) -> Iterator[BufferedReader]:
         yield file
 
 
-def unpacked(file: BufferedReader) -> Iterator[BufferedReader]:
+def unpacked(file: BufferedReader) -> Iterator[Readable]:
     """What a file holds: itself, what was compressed, or each file of an archive."""
     head = file.peek(4)[:4]
     if head.startswith(_GZIP):
-        yield _buffered(gzip.GzipFile(fileobj=file))
+        yield gzip.GzipFile(fileobj=file)
     elif head == _ZSTD:
         reader = zstandard.ZstdDecompressor(max_window_size=_WINDOW_LIMIT)
-        yield _buffered(reader.stream_reader(file, read_across_frames=True))
+        yield reader.stream_reader(file, read_across_frames=True)
     elif head == _ZIP:
         yield from _unzipped(file)
     else:
         yield file
 
 
-def _buffered(stream: Any) -> BufferedReader:
-    return BufferedReader(stream, 1 << 18)
-
-
-def _unzipped(file: BufferedReader) -> Iterator[BufferedReader]:
+def _unzipped(file: BufferedReader) -> Iterator[Readable]:
     with tempfile.SpooledTemporaryFile(_SPOOLED) as copy:
         if not file.seekable():
             for block in iter(lambda: file.read(1 << 20), b""):
@@ -80,4 +88,4 @@ def _unzipped(file: BufferedReader) -> Iterator[BufferedReader]:
             for entry in archive.infolist():
                 if not entry.is_dir() and not entry.filename.startswith("__MACOSX/"):
                     with archive.open(entry) as content:
-                        yield _buffered(content)
+                        yield cast(Readable, content)

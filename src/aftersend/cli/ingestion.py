@@ -21,10 +21,13 @@ from aftersend.cli.parameters import HERE, AsJson, Target
 from aftersend.cli.pieces import Piece, TooLargeError, bodies, pieces
 from aftersend.contracts import Dialect
 from aftersend.core.errors import AftersendError, UsageError
+from aftersend.core.event import Receipt
 from aftersend.rack import find_dialect
 
 _SHOWN = 20
 """How many rejected events are told one by one; the others are counted."""
+_LISTED = 1_000
+"""How many rejected events an answer of the API names at most."""
 _PATIENCE = 60
 """How often, a second apart, a busy instance is asked again."""
 
@@ -111,7 +114,8 @@ class _Ingestion:
         try:
             for content in unpacked(file):
                 for piece in pieces(content, self._dialect, self._form):
-                    for body in bodies(piece, self._dialect, self._form):
+                    receipt = Receipt(piece.body, time.time_ns(), self._form)
+                    for body in bodies(piece, self._dialect, receipt):
                         yield body, _lines(piece)
         except TooLargeError as error:
             self._reject(name, "too_large", str(error))
@@ -142,6 +146,9 @@ class _Ingestion:
         self.duplicates += said["duplicates"]
         for item in said["rejected"]:
             self._reject(name, item["reason"], item["detail"])
+        untold = lines - said["accepted"] - said["duplicates"] - len(said["rejected"])
+        if len(said["rejected"]) >= _LISTED and untold > 0:
+            self._reject(name, "rejected", f"{untold} more in the same piece", untold)
 
     def _reject(self, name: str, reason: str, detail: str, count: int = 1) -> None:
         self.rejected += count

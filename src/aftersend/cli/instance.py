@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
@@ -11,7 +12,7 @@ from cyclopts import Parameter
 from aftersend.cli import DONE
 from aftersend.cli.output import print_json, say
 from aftersend.cli.parameters import DATA, AsJson, DataFolder
-from aftersend.config import FILE_NAME, Setting, load, settings, write_default
+from aftersend.config import FILE_NAME, Config, Setting, load, settings, write_default
 from aftersend.core.errors import AftersendError, ConfigurationError
 from aftersend.core.event import DEFAULT_TENANT
 
@@ -40,30 +41,38 @@ def init(*, data: DataFolder = DATA, json: AsJson = False) -> int:
         data.chmod(0o700)
     except OSError as error:
         raise AftersendError(f"{data} cannot be made: {(error.strerror or str(error)).lower()}") from None
-    key = _set_up(data)
+    config = load(data, os.environ, {})
+    keyring = Path(config.keyring_file) if config.keyring_file else data / "keyring.json"
+    key = _set_up(data, config)
     if json:
-        print_json({"admin_key": key, "data": str(data.resolve()), "keyring": str((data / "keyring.json").resolve())})
+        print_json({"admin_key": key, "data": str(data.resolve()), "keyring": str(keyring.resolve())})
         return DONE
     say(f"The data folder {data} is ready. This admin key is not shown again:")
     say(key)
-    say(f"Back up {data / 'keyring.json'} apart from the data: without it secrets and links cannot be read any more.")
+    say(f"Back up {keyring} apart from the data: without it secrets and links cannot be read any more.")
     say(f"Go on with: aftersend serve --data {data}")
     return DONE
 
 
-def _set_up(data: Path) -> str:
-    """Make the store and write the settings; returns the admin key."""
+def _set_up(data: Path, config: Config) -> str:
+    """Make the store and write the settings; returns the admin key. Leaves nothing behind where it fails."""
     import asyncio
 
     from aftersend.wiring import opened
 
     async def make() -> str:
-        async with opened(data, load(data, os.environ, {}), create=True) as instance:
+        async with opened(data, config, create=True) as instance:
             _, token = await instance.access.create(DEFAULT_TENANT, "made by init", ("admin",))
             return token
 
-    key = asyncio.run(make())
-    write_default(data)
+    was_empty = not any(data.iterdir())
+    try:
+        key = asyncio.run(make())
+        write_default(data)
+    except BaseException:
+        if was_empty:
+            shutil.rmtree(data, ignore_errors=True)
+        raise
     return key
 
 

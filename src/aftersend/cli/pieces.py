@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from io import BufferedReader
 from itertools import islice
 
 import msgspec
 from msgspec import Struct, structs
 
+from aftersend.cli.files import Readable
 from aftersend.contracts import Dialect
 from aftersend.core.event import Event, Receipt, Rejected
 
@@ -38,7 +38,7 @@ class TooLargeError(ValueError):
     """The input cannot be cut, and is too large to be read whole."""
 
 
-def pieces(file: BufferedReader, dialect: Dialect, form: str) -> Iterator[Piece]:
+def pieces(file: Readable, dialect: Dialect, form: str) -> Iterator[Piece]:
     """The input in pieces, as they arrive. Raises TooLargeError."""
     first = _first_block(file)
     sign = first.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
@@ -53,7 +53,7 @@ def pieces(file: BufferedReader, dialect: Dialect, form: str) -> Iterator[Piece]
     return _text(file, first, dialect, form)
 
 
-def _first_block(file: BufferedReader) -> bytes:
+def _first_block(file: Readable) -> bytes:
     """What there is, at least to the end of the first line."""
     block = file.read1(1 << 20)
     while block and b"\n" not in block and len(block) < _LINE_LIMIT:
@@ -64,7 +64,7 @@ def _first_block(file: BufferedReader) -> bytes:
     return block
 
 
-def _whole(file: BufferedReader, first: bytes) -> bytes:
+def _whole(file: Readable, first: bytes) -> bytes:
     body = first + file.read(max(0, WHOLE_LIMIT + 1 - len(first)))
     if len(body) > WHOLE_LIMIT:
         raise TooLargeError(f"it is larger than {WHOLE_LIMIT // 1_000_000} MB and does not hold one event a line")
@@ -78,7 +78,7 @@ def _is_object(line: bytes) -> bool:
         return False
 
 
-def _json_lines(file: BufferedReader, rest: bytes) -> Iterator[Piece]:
+def _json_lines(file: Readable, rest: bytes) -> Iterator[Piece]:
     """Complete lines as they arrive."""
     block = rest
     while block:
@@ -131,7 +131,7 @@ def _document(body: bytes) -> Iterator[Piece]:
         yield Piece(opening + b"".join(etree.tostring(item, with_tail=False) for item in chunk) + closing)
 
 
-def _text(file: BufferedReader, rest: bytes, dialect: Dialect, form: str) -> Iterator[Piece]:
+def _text(file: Readable, rest: bytes, dialect: Dialect, form: str) -> Iterator[Piece]:
     """Rows of text, cut where a line and its quotes end; the lines at the top that only name columns stand in each."""
     header: bytes | None = None
     while True:
@@ -174,20 +174,21 @@ def decode(piece: Piece, dialect: Dialect, receipt: Receipt) -> list[Event | Rej
     unreadable = isinstance(found[0], Rejected) and found[0].index is None
     if piece.lines and unreadable:
         return _one_by_one(_lines(piece.body), dialect, receipt)
-    parts = _parts(piece.body) if dialect.singles else []
-    if len(parts) > 1:
-        single = _one_by_one(parts, dialect, receipt)
-        if all(isinstance(item, Event) for item in single):
-            return single
-    return found
+    return _singles(piece, dialect, receipt) or found
 
 
-def bodies(piece: Piece, dialect: Dialect, form: str) -> list[bytes]:
+def bodies(piece: Piece, dialect: Dialect, receipt: Receipt) -> list[bytes]:
     """A piece as the bodies that its vendor would send: itself, or each of the bodies of a one-event form."""
-    parts = _parts(piece.body) if dialect.singles else []
-    if len(parts) > 1 and len(found := decode(piece, dialect, Receipt(piece.body, 0, form=form))) == len(parts):
-        return parts if len(dialect.decode(Receipt(piece.body, 0, form=form))) != len(found) else [piece.body]
+    if dialect.singles and len(dialect.decode(receipt)) == 1 and _singles(piece, dialect, receipt):
+        return _parts(piece.body)
     return [piece.body]
+
+
+def _singles(piece: Piece, dialect: Dialect, receipt: Receipt) -> list[Event | Rejected]:
+    """The events of several bodies of a one-event form; nothing where it is one body that only looks like them."""
+    parts = _parts(piece.body) if dialect.singles else []
+    found = _one_by_one(parts, dialect, receipt) if len(parts) > 1 else []
+    return found if all(isinstance(item, Event) for item in found) else []
 
 
 def _lines(body: bytes) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -12,6 +13,7 @@ from aftersend.cli import DONE, PARTLY
 from aftersend.cli.client import connected
 from aftersend.cli.output import print_fields, print_json, print_table, say
 from aftersend.cli.parameters import HERE, PLAIN, AsJson, Target, split_pairs
+from aftersend.config import load
 from aftersend.core.errors import UsageError
 from aftersend.core.timestamps import format_time
 
@@ -91,8 +93,13 @@ def add_source(
     if json:
         print_json(made)
         return
-    say(f"The source {name} takes {dialect} at this path; the secret in it is not shown again:")
-    say(made["path"])
+    say(f"The source {name} takes {dialect} at this address; a secret in it is not shown again:")
+    say(_public_url(target) + made["path"])
+
+
+def _public_url(target: Target) -> str:
+    """How vendors reach the instance; nothing where nobody said."""
+    return (target.url or load(target.data, os.environ, {}).public_url).rstrip("/")
 
 
 @sources.command(name="list")

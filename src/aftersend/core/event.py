@@ -107,6 +107,11 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     extra: dict[str, Any] = {}
     """Every vendor field without a place above, verbatim, under the vendor's name."""
 
+    @property
+    def actor_kind(self) -> str:
+        """Who probably did it, in a word; `unknown` where nobody has judged."""
+        return self.actor.kind if self.actor else "unknown"
+
 
 class Receipt(Struct, frozen=True):
     """Bytes that reached us, with what their credential and their way in say about them."""
@@ -123,6 +128,8 @@ class Receipt(Struct, frozen=True):
     """What makes two ways in one account; empty: the dialect's name."""
     content_type: str = ""
     file_name: str = ""
+    quarantine_limit: int = 10_000
+    """How many unreadable bodies of its source are kept."""
     verbatim: bool = False
     """Keep the id, tenant, source and receipt time that a canonical body names (`aftersend convert` only)."""
 

@@ -12,6 +12,9 @@ from aftersend.core.event import Rejected
 DEPTH_LIMIT = 64
 """How deep a JSON member may nest."""
 
+MEMBER_LIMIT = 100_000
+"""How many members one body may have."""
+
 _decode = msgspec.json.Decoder().decode
 _decode_raw = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError)
@@ -29,6 +32,8 @@ def split_json(body: bytes) -> list[dict[str, Any] | Rejected]:
     members = value if isinstance(value, list) else [value]
     if not members:
         return []
+    if len(members) > MEMBER_LIMIT:
+        return [_too_many(len(members), body)]
     keys = 0
     for index, member in enumerate(members):
         if not isinstance(member, dict):
@@ -101,6 +106,8 @@ def _reject_repeated_keys(body: bytes, members: list[Any], is_list: bool) -> Non
 
 def _split_lines(body: bytes, error: Exception) -> list[dict[str, Any] | Rejected]:
     lines = [line for line in body.split(b"\n") if line.strip()]
+    if len(lines) > MEMBER_LIMIT:
+        return [_too_many(len(lines), body)]
     if len(lines) < 2 or not body.lstrip().startswith(b"{"):
         return [_unreadable(body, error)]
     members: list[dict[str, Any] | Rejected] = []
@@ -125,6 +132,11 @@ def _split_line(line: bytes, index: int) -> dict[str, Any] | Rejected:
                 return member
             fault = member
     return Rejected(fault.reason, f"line {index + 1}: {fault.detail}", index, line)
+
+
+def _too_many(count: int, body: bytes) -> Rejected:
+    detail = f"{count} events in one body; send at most {MEMBER_LIMIT}"
+    return Rejected("too_many", detail, None, body)
 
 
 def _unreadable(body: bytes, error: Exception) -> Rejected:

@@ -58,9 +58,16 @@ class Deliveries:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._records: dict[str, Subscription] = {}
         self._lock = asyncio.Lock()
+        self._started = False
+
+    async def load(self) -> None:
+        """Read the subscriptions and where each stands; nothing is delivered yet."""
+        for subscription in await self._registry.list(Subscription):
+            await self._place(subscription)
 
     async def start(self) -> None:
         """Begin every subscription that is active."""
+        self._started = True
         for subscription in await self._registry.list(Subscription):
             await self._begin(subscription)
 
@@ -160,12 +167,18 @@ class Deliveries:
 
     # --- one delivery
 
-    async def _begin(self, subscription: Subscription) -> None:
+    async def _place(self, subscription: Subscription) -> None:
         id_ = subscription.id
         self._records[id_] = subscription
         cursor = await self.ledger.open(id_, Cursor(await self._start(subscription), subscription.epoch, 0))
         if cursor.epoch != subscription.epoch:
             await self.ledger.restart(id_, subscription.epoch, cursor.position)
+
+    async def _begin(self, subscription: Subscription) -> None:
+        await self._place(subscription)
+        if not self._started:
+            return
+        id_ = subscription.id
         if subscription.failing_since:
             self._records[id_] = structs.replace(subscription, failing_since=0)
             await self._registry.put(self._records[id_])

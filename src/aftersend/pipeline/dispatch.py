@@ -193,6 +193,12 @@ class Dispatcher:
 
     def _shipments(self, line: Line, sequence: int) -> list[Shipment]:
         """The line as bodies, none larger than the batch's bytes unless one event alone is."""
+        if self._single:
+            bodies = [self._dialect.encode([event], self._form)[0] for _, event in line]
+            return [
+                Shipment([item], body, number)
+                for number, (item, body) in enumerate(zip(line, bodies, strict=True), sequence)
+            ]
         events = [event for _, event in line]
         bodies = self._speaker.bodies(self._dialect, self._form, [position for position, _ in line], events)
         size = sum([len(body.data) for body in bodies])

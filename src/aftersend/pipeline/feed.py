@@ -18,6 +18,8 @@ from aftersend.pipeline.selection import Router, Selection
 _READ_EVENTS = 4_000
 """Events asked of the log at once."""
 
+_PAUSE_SECONDS = 0.05
+
 Teller = Callable[[Event], str | None]
 
 
@@ -113,7 +115,12 @@ class Feed:
         """Follow the head until cancelled."""
         while True:
             await self.log.wait(self.position)
-            for recorded in await self.log.read(self.position, _READ_EVENTS):
+            chunks = await self.log.read(self.position, _READ_EVENTS)
+            if not chunks:
+                # Retention took away what was to be read; there is something again at the tail or later.
+                self.position = max(self.position, self.log.tail())
+                await asyncio.sleep(_PAUSE_SECONDS)
+            for recorded in chunks:
                 self._offer(recorded)
                 self.position = recorded.next_position
                 await asyncio.sleep(0)

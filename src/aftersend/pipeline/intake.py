@@ -50,7 +50,7 @@ class Intake:
         if first is None:
             return await self._take(dialect, receipt, keep_unreadable, Request(key, receipt.received_at, digest))
         if first.answer[:_DIGEST_BYTES] == digest:
-            return _taken(first, _read_rejected(first.answer[_DIGEST_BYTES:]))
+            return _taken(_heard_again(first, receipt), _read_rejected(first.answer[_DIGEST_BYTES:]))
         receipt = structs.replace(receipt, received_at=first.received_at)
         return await self._take(dialect, receipt, keep_unreadable, None)
 
@@ -62,7 +62,7 @@ class Intake:
             return _taken(Appended(0, 0), rejected)
         if request is not None:
             request = structs.replace(request, answer=request.answer + _write_rejected(rejected))
-        appended = await self._log.append(Entry(receipt.tenant, events, kept, request))
+        appended = await self._log.append(Entry(receipt.tenant, events, kept, request, receipt.quarantine_limit))
         return _taken(appended, rejected)
 
     async def _decode(self, dialect: Dialect, receipt: Receipt) -> tuple[list[Event], list[Rejected]]:
@@ -90,6 +90,13 @@ def _digest(dialect: Dialect, receipt: Receipt) -> bytes:
     digest = sha256(f"{dialect.name}/{receipt.form}\n".encode())
     digest.update(receipt.body)
     return digest.digest()
+
+
+def _heard_again(first: Request, receipt: Receipt) -> Request:
+    """A retry hears the first answer; who takes a file in anew has heard it, and asks what is new."""
+    if not receipt.file_name:
+        return first
+    return structs.replace(first, accepted=0, duplicates=first.accepted + first.duplicates)
 
 
 def _is_unreadable(events: Sequence[Event], rejected: Sequence[Rejected]) -> bool:

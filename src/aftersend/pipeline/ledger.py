@@ -75,9 +75,15 @@ class Ledger:
         """Events left the line: the cursor passes them in the same transaction; returns when that is on disk."""
         cursor = self._current[subscription]
         cursor = Cursor(position, cursor.epoch, cursor.sequence + len(aside))
-        self._current[subscription] = cursor
         self._changed.discard(subscription)
-        await self._cursors.move({subscription: cursor}, aside, self._manifest_of(subscription))
+        self._passed.discard(subscription)
+        try:
+            await self._cursors.move({subscription: cursor}, aside, self._manifest_of(subscription))
+        except BaseException:
+            # The cursor stands before these events, else the next flush would lose them.
+            self._changed.add(subscription)
+            raise
+        self._current[subscription] = cursor
 
     async def restart(self, subscription: str, epoch: int, position: int) -> None:
         """A new epoch begins at a position: the filter or the dialect changed."""

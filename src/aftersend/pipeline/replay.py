@@ -132,10 +132,9 @@ class _Run:
             chunks = await self._log.read(position, _READ_EVENTS)
             if not chunks:
                 return
-            for chunk in chunks:
-                position = chunk.next_position
-                if chunk.tenant == self._subscription.tenant and chunk.position < end:
-                    yield [event for event in chunk.events if self._wanted(event)]
+            position = chunks[-1].next_position
+            mine = [chunk for chunk in chunks if chunk.tenant == self._subscription.tenant and chunk.position < end]
+            yield [event for chunk in mine for event in chunk.events if self._wanted(event)]
 
     def _wanted(self, event: Event) -> bool:
         wanted = all(selection.wants(event) for selection in self._selections)

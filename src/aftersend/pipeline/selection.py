@@ -20,21 +20,16 @@ class Selection:
     """A subscription's filter."""
 
     def __init__(self, subscription: Subscription) -> None:
-        patterns = [re.escape(pattern).replace(r"\*", ".*") for pattern in subscription.types]
-        self._types = re.compile("|".join(patterns) or "(?!)")
-        self._fields: list[tuple[Callable[[Any], Any], frozenset[Any]]] = []
-        for name, wanted in (
-            ("channel", subscription.channels),
-            ("source.name", subscription.sources),
-            ("campaign_id", subscription.campaigns),
-        ):
-            if wanted:
-                self._fields.append((attrgetter(name), frozenset(wanted)))
-        if subscription.actors:
-            self._fields.append((_actor, frozenset(subscription.actors)))
-        if subscription.test is not None:
-            self._fields.append((attrgetter("test"), frozenset((subscription.test,))))
-        self.attributes = frozenset(getter for getter, _ in self._fields)
+        self._types = re.compile("|".join(map(_pattern, subscription.types)) or "(?!)")
+        wanted: dict[str, Sequence[Any]] = {
+            "channel": subscription.channels,
+            "source.name": subscription.sources,
+            "campaign_id": subscription.campaigns,
+            "actor_kind": subscription.actors,
+            "test": () if subscription.test is None else (subscription.test,),
+        }
+        self._fields = [(attrgetter(name), frozenset(values)) for name, values in wanted.items() if values]
+        self.attributes = frozenset(name for name, values in wanted.items() if values)
         """What the decision looks at, besides the type."""
 
     def wants(self, event: Event) -> bool:
@@ -44,8 +39,13 @@ class Selection:
         )
 
 
-def _actor(event: Event) -> str:
-    return event.actor.kind if event.actor else "unknown"
+def _pattern(text: str) -> str:
+    """A pattern as a regular expression that never goes back behind a part it has found: many `*` take no longer."""
+    first, *parts = [re.escape(part) for part in text.split("*")]
+    if not parts:
+        return first
+    *middle, last = parts
+    return first + "".join(f"(?>.*?{part})" for part in middle if part) + ".*" + last
 
 
 class Router(Generic[T]):
@@ -56,22 +56,21 @@ class Router(Generic[T]):
 
     def __init__(self, selections: Iterable[tuple[T, Selection]]) -> None:
         self._selections = list(selections)
-        getters = {repr(getter): getter for _, selection in self._selections for getter in selection.attributes}
-        self._getters = tuple(getters.values())
+        names = sorted({name for _, selection in self._selections for name in selection.attributes})
+        self._look: Callable[[Event], Hashable] = attrgetter("type", *names)
         self._memory: dict[Hashable, tuple[T, ...]] = {}
 
     def route(self, events: Sequence[Event]) -> Iterable[tuple[int, Event, tuple[T, ...]]]:
         """Each event that anybody wants, with its index and who wants it, in order."""
-        memory, getters = self._memory, self._getters
         if not self._selections:
             return
-        for index, event in enumerate(events):
-            look: Hashable = (event.type, *[get(event) for get in getters]) if getters else event.type
+        memory = self._memory
+        for index, look in enumerate(map(self._look, events)):
             targets = memory.get(look)
             if targets is None:
-                targets = self._decide(look, event)
+                targets = self._decide(look, events[index])
             if targets:
-                yield index, event, targets
+                yield index, events[index], targets
 
     def _decide(self, look: Hashable, event: Event) -> tuple[T, ...]:
         if len(self._memory) >= _MEMORY_LIMIT:

@@ -36,14 +36,48 @@ class Happening(Struct, frozen=True, gc=False):
     url: str = ""
 
 
-_FIRST_NAMES = "ada ben carla david elena farid greta hiro ines jonas kira liam mona noor olga pavel ruth sven".split()
-_LAST_NAMES = "adams becker costa dubois evans fischer garcia haddad ivanov jensen kowalski lopez meyer novak".split()
+_FIRST_NAMES = (
+    "ada",
+    "ben",
+    "carla",
+    "david",
+    "elena",
+    "farid",
+    "greta",
+    "hiro",
+    "ines",
+    "jonas",
+    "kira",
+    "liam",
+    "mona",
+    "noor",
+    "olga",
+    "pavel",
+    "ruth",
+    "sven",
+)
+_LAST_NAMES = (
+    "adams",
+    "becker",
+    "costa",
+    "dubois",
+    "evans",
+    "fischer",
+    "garcia",
+    "haddad",
+    "ivanov",
+    "jensen",
+    "kowalski",
+    "lopez",
+    "meyer",
+    "novak",
+)
 _PROVIDERS = ("mail", "inbox", "post", "letters", "webmail", "box", "mailbox", "home", "online", "fastpost")
 _SYLLABLES = ("ba", "co", "di", "fel", "gra", "hin", "jo", "kel", "lum", "mer", "nor", "pix", "qua", "ros", "tev")
 _PLACES = (("DE", "Berlin"), ("FR", "Lyon"), ("GB", "Leeds"), ("RU", "Moscow"), ("US", "Austin"), ("BR", "Recife"))
 _SECTIONS = ("deals", "news", "shoes", "garden", "travel", "books", "kitchen", "account")
 _AGENTS = (
-    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{0}.0.{1}.{2} Safari/537.36",
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{0}.0.{1}.{2} Safari/537",
     "Mozilla/5.0 (Linux; Android 1{3}; Pixel {3}) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{0}.0.{1}.{2} Mobile",
     "Mozilla/5.0 (iPhone; CPU iPhone OS 1{3}_{3} like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E{2}",
     "Mozilla/5.0 (X11; Linux x86_64; rv:{0}.0) Gecko/20100101 Firefox/{0}.0",

@@ -27,6 +27,7 @@ async def delivering(data: Path) -> AsyncIterator[Instance]:
     """An instance in this process that delivers and does nothing else: no server, no followers."""
     async with opened(data, CONFIG, create=True) as instance:
         deliveries = instance.deliveries
+        await deliveries.start()
         tasks = [asyncio.create_task(work()) for work in (deliveries.ledger.run, deliveries.feed.run)]
         try:
             yield instance

@@ -60,8 +60,8 @@ def cores() -> list[int]:
 def pin(core: int, pid: int = 0) -> None:
     """Keep a process (this one) to the first or second core, where there are two: threads that begin later too."""
     if len(_AT_START) > 1:
-        for thread in os.listdir(f"/proc/{pid or 'self'}/task"):
-            os.sched_setaffinity(int(thread), {_AT_START[core % len(_AT_START)]})
+        for thread in Path(f"/proc/{pid or 'self'}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), {_AT_START[core % len(_AT_START)]})
 
 
 _AT_START = cores()
@@ -73,8 +73,8 @@ def unpinned() -> Iterator[None]:
     try:
         yield
     finally:
-        for thread in os.listdir("/proc/self/task"):
-            os.sched_setaffinity(int(thread), _AT_START)
+        for thread in Path("/proc/self/task").iterdir():
+            os.sched_setaffinity(int(thread.name), _AT_START)
 
 
 @contextmanager
@@ -99,16 +99,16 @@ def _running(command: list[str]) -> Iterator[Child]:
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
-        yield Child(process, _first_line(process))
+        yield Child(process, _first_line(process, command))
     finally:
         _end(process)
 
 
-def _first_line(process: subprocess.Popen[str]) -> str:
+def _first_line(process: subprocess.Popen[str], command: list[str]) -> str:
     assert process.stdout is not None
     line = process.stdout.readline() if select([process.stdout], [], [], START_SECONDS)[0] else ""
     if not line:
-        raise StoreError(f"a child process did not start: {' '.join(process.args[1:4])}")  # type: ignore[index]
+        raise StoreError(f"a child process did not start: {' '.join(command[1:4])}")
     return line.strip()
 
 

@@ -23,6 +23,8 @@ _encode = msgspec.json.Encoder().encode
 _FORM = "application/x-www-form-urlencoded"
 _JSON = "application/json"
 
+_HAPPENINGS = ("sent", "delivered", "opened", "clicked", "hard_bounced", "soft_bounced", "unsubscribed", "complained")
+
 WORDS: Mapping[str, Mapping[str, str]] = {
     "activatepro": {
         "sent": "Message Sent",
@@ -44,10 +46,7 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "unsubscribed": "unsub",
         "complained": "complain",
     },
-    "canonical": {
-        what: f"email.{what}"
-        for what in "sent delivered opened clicked hard_bounced soft_bounced unsubscribed complained".split()
-    },
+    "canonical": {what: f"email.{what}" for what in _HAPPENINGS},
     "halon": {"opened": "open", "clicked": "click", "unsubscribed": "unsubscribe"},
     "messagegears": {
         "delivered": "DeliveredMessageActivity",

@@ -15,14 +15,26 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 Door = Callable[[Scope, Receive], Awaitable[Response]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+OPEN_PATHS = ("/healthz", "/readyz")
+"""What is answered besides the doors where the API has an address of its own."""
+
 log = logging.getLogger("aftersend.web")
 
 
 class Entry:
     """Every request's first stop."""
 
-    def __init__(self, doors: Doors, api: Any, domains: Mapping[str, Domain], *, local: bool = False) -> None:
+    def __init__(
+        self,
+        doors: Doors,
+        api: Any,
+        domains: Mapping[str, Domain],
+        *,
+        local: bool = False,
+        doors_only: bool = False,
+    ) -> None:
         self._doors = doors
+        self._doors_only = doors_only
         self._api = api
         self._domains = domains
         self._local = local
@@ -38,6 +50,8 @@ class Entry:
         door = self._door(path) if scope["method"] == "POST" else None
         if self._domains and self._is_tracking_host(scope):
             await _respond(send, fault(404, "not_found", "this host serves links only"))
+        elif door is None and self._doors_only and path not in OPEN_PATHS:
+            await _respond(send, fault(404, "not_found", "the API is served on another address"))
         elif door is None:
             await self._api(scope, receive, send)
         else:

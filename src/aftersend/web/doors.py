@@ -165,6 +165,7 @@ class Doors:
             source.name,
             source.origin,
             headers.get(b"content-type", b"").decode("latin-1"),
+            quarantine_limit=source.quarantine_limit,
         )
         taken = await self._intake.take(dialect, receipt, _request_name(headers), keep_unreadable=True)
         self._count(taken, dialect.name)

@@ -107,7 +107,7 @@ def require_tenant(key: Key, tenant: str) -> None:
 async def read_fields(request: Request) -> dict[str, Any]:
     """The JSON object of a body. Raises UsageError."""
     fields: dict[str, Any] = await read_json(request, dict[str, Any])
-    return fields  # noqa: RET504 - the annotation is what makes it typed
+    return fields
 
 
 async def read_json(request: Request, type_: type[Any]) -> Any:
