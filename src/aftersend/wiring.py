@@ -89,7 +89,7 @@ class Instance:
         )
         self._firsts = firsts
         native = frozenset(name for name, dialect in dialects().items() if dialect.native_firsts)
-        self.follower = FirstsFollower(store, firsts, native | {"aftersend"})
+        self.follower = FirstsFollower(store, firsts, native)
         self._tasks: list[asyncio.Task[None]] = []
 
     def open_transport(self, subscription: Subscription) -> Transport:

@@ -96,14 +96,21 @@ def test_ctrl_c_ends_it_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_store_that_is_kept_is_named(tmp_path: Path) -> None:
+def test_a_store_that_is_kept_is_named_with_commands_that_work(tmp_path: Path) -> None:
     done = subprocess.run(
         command("--messages", "30", "--keep"), capture_output=True, text=True, timeout=LIMIT, env=environment(tmp_path)
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (data,) = tmp_path.glob("*/data")
     assert f"the store is kept in {data}" in done.stdout
-    assert (data / "control.db").exists()
+    typed = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("  aftersend ")]
+    assert [words[0] for words in typed] == ["serve", "tail", "quarantine"]
+    tail, quarantine = (
+        subprocess.run([sys.executable, "-m", "aftersend", *words], capture_output=True, text=True, timeout=30)
+        for words in typed[1:]
+    )
+    assert (tail.returncode, quarantine.returncode) == (0, 0), tail.stderr + quarantine.stderr
+    assert "email." in tail.stdout
 
 
 def test_on_a_terminal_the_tables_are_drawn(tmp_path: Path) -> None:

@@ -40,8 +40,6 @@ FORCED = {
     # The answer carries rows of the csv form as they are; each stands on a line of its own.
     "pure360/soap_encoded/getBatch_response_plain.xml": {"email.clicked", "email.opened"},
     "pure360/soap_literal/getBatch_response_plain.xml": {"email.clicked", "email.opened"},
-    # Printed JSON has a quoted word and a comma on a line, as a row has.
-    "altcraft/history_get_all_request.json": {OTHER},
 }
 """What is an event where somebody insists on `pure360/csv`, which has no sign by which to refuse."""
 

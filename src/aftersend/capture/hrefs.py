@@ -17,6 +17,10 @@ _DROPPED = re.compile(r"[\t\n\r]+")
 _AROUND = "".join(map(chr, range(33)))
 _REFERENCE = re.compile(r"&(?:#(?:[0-9]{1,100}|[xX][0-9a-fA-F]{1,100});?|([a-zA-Z][a-zA-Z0-9]{1,31})(;|=)?)")
 _TEMPLATE = re.compile(r"\{\{|\{%|\[\[|\*\||\$\{|%%[^%\s]{1,100}%%")
+# The address of most links, in which nothing of all this can be.
+_PLAIN = re.compile(
+    r"https?://([a-z0-9-]++(?:\.[a-z0-9-]++)*+)(?:[/?#](?:[\w.~:/?#@!&'()+,;=-]++|%[0-9a-fA-F]{2})*+)?+", re.ASCII
+)
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
 
 
@@ -30,7 +34,12 @@ class Judged(NamedTuple):
 
 def judge(text: str, own: Collection[str], listed: Collection[str]) -> Judged:
     """What a link's address means; `own` and `listed` are hosts in lower case, the listed ones with all below them."""
-    target = _DROPPED.sub("", text).strip(_AROUND) if not text.isprintable() or text[:1] == " " else text.strip(" ")
+    plain = _PLAIN.fullmatch(text) if len(text) <= ADDRESS_LIMIT else None
+    return Judged(text, _claim(plain[1], own, listed)) if plain else _judge_closely(text, own, listed)
+
+
+def _judge_closely(text: str, own: Collection[str], listed: Collection[str]) -> Judged:
+    target = _DROPPED.sub("", text).strip(_AROUND)
     if not target or target[0] == "#":
         return Judged(target, "fragment" if target else "empty")
     if _TEMPLATE.search(target):
@@ -46,15 +55,17 @@ def judge(text: str, own: Collection[str], listed: Collection[str]) -> Judged:
         host = target_host(target)
     except LinkError:
         return Judged(target, "unsafe")
-    return Judged(target, "own" if host in own else "listed" if listed and _is_listed(host, listed) else "")
+    return Judged(target, _claim(host, own, listed))
 
 
-def _is_listed(host: str, listed: Collection[str]) -> bool:
-    while host:
+def _claim(host: str, own: Collection[str], listed: Collection[str]) -> str:
+    if host in own:
+        return "own"
+    while host and listed:
         if host in listed:
-            return True
+            return "listed"
         host = host.partition(".")[2]
-    return False
+    return ""
 
 
 def read_attribute(value: str) -> str:

@@ -45,6 +45,7 @@ def _skip(noted: bytes) -> re.Pattern[bytes]:
         rb"/[ac-gi-zAC-GI-Z][^<>\"'=]*+>",
         rb"(?!(?:" + noted + rb")" + _END + rb")[a-zA-Z]" + rest,
         rb"/(?:(?!" + _CLOSING + _END + rb")[a-zA-Z]" + rest + rb"|>|(?![a-zA-Z>])[^>]*+>)",
+        rb"!--(?!" + _SPACE + rb"*+\[if)(?:-?>|[^-]*+(?:-(?!-!?>)[^-]*+)*+--!?>)",
         rb"(?:!(?!--)|\?)[^>]*+>",
         rb"(?![a-zA-Z/!?])",
     )
@@ -59,6 +60,13 @@ _OFFICE_SKIP = _skip(_any_case(_NOTED) + rb"|[vV]:[a-zA-Z]+")
 _TAG = re.compile(rb"<(/?[a-zA-Z][^\t\n\f\r />]*+)(" + _ATTRIBUTES + rb")>")
 _ATTRIBUTE = re.compile(
     rb"(" + _NAME + rb")(?:" + _SPACE + rb"*+=" + _SPACE + rb"""*+(?:"([^"]*+)"|'([^']*+)'|([^\t\n\f\r >]*+)))?"""
+)
+# The link of most mails: plain, as above, and so taken in one step.
+_PLAIN_LINK = re.compile(
+    rb"<[aA](?:[rR][eE][aA])?+"
+    + _SPACE
+    + rb"""++(?:(?![hH][rR][eE][fF]=)[a-zA-Z-]++="[^"]*+"[\t\n\f\r ]*+)*+[hH][rR][eE][fF]="([^"]*+)\""""
+    + rb"""[^<>"'=]*+(?:(?<=[a-zA-Z0-9])="[^"]*+"[^<>"'=]*+)*+>"""
 )
 _COMMENT_END = re.compile(rb"--!?>")
 _CONDITION = re.compile(rb"<!--" + _SPACE + rb"*+\[if[^\]>]*+\]>")
@@ -118,6 +126,10 @@ def scan(data: bytes, *, office: bool = False) -> Page:
 
 def _tag(data: bytes, at: int, end: int, hrefs: list[Href], marks: dict[bytes, int]) -> int:
     """Take note of one tag; returns where the text goes on, or -1 where it never does."""
+    plain = _PLAIN_LINK.match(data, at, end)
+    if plain and b"racking" not in plain[0].lower():
+        hrefs.append(Href(plain.start(1), plain.end(1), True, False))
+        return plain.end()
     tag = _TAG.match(data, at, end)
     if tag is None:
         return -1

@@ -228,6 +228,6 @@ def folder_lines(data: Path) -> list[str]:
     return [
         f"the store is kept in {data}",
         f"  aftersend serve --data {data}",
-        f"  aftersend tail --data {data} --from beginning",
+        f"  aftersend tail --data {data}",
         f"  aftersend quarantine list --data {data}",
     ]
