@@ -13,7 +13,7 @@ PIP_COMPILE := .venv/pins/bin/pip-compile --quiet --generate-hashes --strip-extr
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 16
 
-demo: .venv/base.stamp ## a throw-away store and a simulated campaign; prints the dashboard's address
+demo: .venv/base.stamp ## a throw-away store, a simulated campaign through the real endpoints, two receivers
 	$(BIN)/aftersend demo
 
 test: lint ## the checks of `make lint`, then every test; says which were skipped for want of a server
