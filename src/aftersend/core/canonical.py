@@ -137,7 +137,7 @@ def read(member: dict[str, Any], index: int, receipt: Receipt, teller: Teller | 
     known = is_type(heard.type)
     type_ = heard.type if known else OTHER
     channel = heard.channel or channel_of(type_)
-    if channel is not None and not is_channel(channel):
+    if heard.channel and not is_channel(heard.channel):
         return _rejected("invalid_channel", f"event {index}: {channel!r} cannot name a channel", index, member)
     source, id_ = _source(heard, time, receipt, teller)
     return Event(

@@ -1,4 +1,4 @@
-"""What an operator registers: tenants, keys, sources, domains and subscriptions."""
+"""What an operator registers: tenants, keys, sources, domains, sites and subscriptions."""
 
 from __future__ import annotations
 
@@ -73,6 +73,19 @@ class Domain(Struct, frozen=True, kw_only=True):
     created_at: int = 0
 
 
+class Site(Struct, frozen=True, kw_only=True):
+    """A web site whose pages tell what happens on them (`aftersend.js`)."""
+
+    name: Name
+    tenant: Name = DEFAULT_TENANT
+    key: str = ""
+    """Names the site in its pages; anybody can read it there, so it proves nothing."""
+    origins: tuple[str, ...] = ()
+    """Where its pages are, as `https://shop.example`; `https://*.shop.example` for all below (`core.origins`)."""
+    created_at: int = 0
+    enabled: bool = True
+
+
 class Batch(Struct, frozen=True, kw_only=True):
     """How many events go out at once."""
 
@@ -132,4 +145,4 @@ class Subscription(Struct, frozen=True, kw_only=True):
     created_at: int = 0
 
 
-Registered = Tenant | Key | SourceRecord | Domain | Subscription
+Registered = Tenant | Key | SourceRecord | Domain | Site | Subscription

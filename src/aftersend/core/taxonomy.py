@@ -88,11 +88,22 @@ MESSAGE_ROWS = frozenset(row.what for row in ROWS if row.subject == "*")
 """What can happen on any channel."""
 
 _OWN = frozenset(row.type for row in ROWS if row.subject != "*")
+_MEMORY_LIMIT = 4096
 _channels: dict[str, str | None] = {}
+_known: dict[str, bool] = {}
 
 
 def is_type(text: str) -> bool:
     """Whether the text is a canonical type: a row, on any channel whose name is a plain word."""
+    known = _known.get(text)
+    if known is None:
+        known = _is_type(text)
+        if len(_known) < _MEMORY_LIMIT:
+            _known[text] = known
+    return known
+
+
+def _is_type(text: str) -> bool:
     if text in _OWN:
         return True
     subject, dot, what = text.rpartition(".")
@@ -112,7 +123,7 @@ def channel_of(type: str) -> str | None:  # noqa: A002
     except KeyError:
         subject, dot, _ = type.rpartition(".")
         channel = subject if dot and subject not in SUBJECTS else None
-        if len(_channels) < 4096:
+        if len(_channels) < _MEMORY_LIMIT:
             _channels[type] = channel
         return channel
 
