@@ -115,10 +115,11 @@ class Deliveries:
             self.ledger.close(subscription.id)
 
     async def mark_gap(self, id_: str, since: int, until: int, count: int) -> None:
-        """The log's size limit overtook a subscription: say so, and go on after the gap."""
+        """The log's size limit overtook a subscription: say so, and go on after the gap unless it is paused."""
         record = self._records[id_]
         reason = f"{count} events (positions {since} to {until}) were dropped by the log's size limit before delivery"
-        await self.apply(structs.replace(record, state="gap", reason=reason))
+        state = "paused" if record.state == "paused" else "gap"
+        await self.apply(structs.replace(record, state=state, reason=reason))
 
     def standing(self, subscription: Subscription) -> dict[str, Any]:
         """How a subscription does."""
