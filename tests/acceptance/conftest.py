@@ -127,7 +127,7 @@ class Inlet:
     def events(self) -> list[dict[str, object]]:
         return [event for _, body in self.requests for event in msgspec.json.decode(body)]
 
-    async def until(self, enough: Callable[[], bool], seconds: float = 30) -> None:
+    async def until(self, enough: Callable[[], bool], seconds: float = 60) -> None:
         async with asyncio.timeout(seconds):
             while not enough():
                 await asyncio.sleep(0.02)

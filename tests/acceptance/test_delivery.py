@@ -137,7 +137,7 @@ async def test_a_receiver_that_recovers_has_lost_nothing_and_nothing_was_set_asi
     inlet.answer = refuse
     await subscribe(server, "wobbly", inlet)
     await server.request("POST", "/v1/events", rows(0, 250))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while int((await standing(server, "wobbly"))["failures"]) < 3:  # type: ignore[call-overload]
             await asyncio.sleep(0.02)
     assert await server.json("GET", "/v1/subscriptions/wobbly/aside") == []
@@ -185,7 +185,7 @@ async def test_one_poison_event_blocks_nobody_and_can_be_tried_again(server: Ser
     await subscribe(server, "choosy", inlet, retry=[30])
     await server.request("POST", "/v1/events", rows(0, 50))
     await inlet.until(lambda: len(inlet.events()) == 49)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not (aside := await server.json("GET", "/v1/subscriptions/choosy/aside")):
             await asyncio.sleep(0.02)
     assert [item["event"]["recipient"] for item in aside] == ["r7@example.org"]  # type: ignore[attr-defined]
@@ -207,7 +207,7 @@ async def test_the_receiver_names_what_it_did_not_take(server: Server, inlets: I
     inlet.answer = partly
     await subscribe(server, "partly", inlet, retry=[30])
     await server.request("POST", "/v1/events", rows(0, 10))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not (aside := await server.json("GET", "/v1/subscriptions/partly/aside")):
             await asyncio.sleep(0.02)
     assert [item["event"]["recipient"] for item in aside] == ["r3@example.org"]  # type: ignore[attr-defined]
