@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from aftersend.core.errors import AftersendError
@@ -32,8 +33,10 @@ class Entry:
         *,
         local: bool = False,
         doors_only: bool = False,
+        captures: Mapping[str, App] = MappingProxyType({}),
     ) -> None:
         self._doors = doors
+        self._captures = captures
         self._doors_only = doors_only
         self._api = api
         self._domains = domains
@@ -47,6 +50,10 @@ class Entry:
         if self._local:
             scope["aftersend.local"] = True
         path = scope["path"]
+        capture = self._captures.get(path.lstrip("/").partition("/")[0])
+        if capture is not None:
+            await capture(scope, receive, send)
+            return
         door = self._door(path) if scope["method"] == "POST" else None
         if self._domains and self._is_tracking_host(scope):
             await _respond(send, fault(404, "not_found", "this host serves links only"))
