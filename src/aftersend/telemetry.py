@@ -35,7 +35,7 @@ class Telemetry:
                 known.add(name)
                 lines.append(f"# TYPE aftersend_{name} {'counter' if name.endswith('_total') else 'gauge'}")
             inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
-            lines.append(f"aftersend_{name}{{{inside}}} {value:g}" if inside else f"aftersend_{name} {value:g}")
+            lines.append(f"aftersend_{name}{{{inside}}} {value!r}" if inside else f"aftersend_{name} {value!r}")
         return "\n".join(lines) + "\n"
 
 

@@ -14,7 +14,7 @@ TINY = Scale(0.001)
 ROWS = {
     "convert-json": {"convert JSON: median of all pairs": 12_000, "convert halon → altcraft": 1_000},
     "convert-xml": {"convert messagegears → canonical": 1_000, "convert canonical → messagegears": 1_000},
-    "convert-forms": {"convert pure360 → canonical": 1_000, "convert canonical → pure360": 995},
+    "convert-forms": {"convert pure360 → canonical": 1_000, "convert canonical → pure360": 1_000},
     "ingest": {"ingest over HTTP, 100 events a request": 300, "ingest over HTTP, 1 event a request": 100},
     "append": {"append, 1000 events a batch": 1_000},
     "deliver": {"delivery, 500 events a POST": 1_000, "delivery, 1 event a POST": 1_000},

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
 from aftersend.bench import conversion, delivery, ingestion, neighbours, storage, subscriptions, waiting
 from aftersend.bench.readings import Measure, Reading, Report, Row, Scale
+from aftersend.core.errors import AftersendError
 
 MEASURES: Mapping[str, Measure] = {
     "convert-json": conversion.json_dialects,
@@ -25,13 +26,24 @@ MEASURES: Mapping[str, Measure] = {
 
 
 def run(names: Sequence[str], runs: int, scale: Scale, report: Report) -> dict[Row, list[Reading]]:
-    """The readings of each row, in the order of the table."""
+    """The readings of each row, in the order of the table. Raises AftersendError where a measurement does not end."""
     readings: dict[Row, list[Reading]] = {}
     for name in names:
         for number in range(1, runs + 1):
-            for reading in MEASURES[name](scale, lambda note: report(f"{name}, run {number} of {runs}: {note}")):  # noqa: B023
+            for reading in _one(name, scale, _under(report, f"{name}, run {number} of {runs}")):
                 readings.setdefault(reading.row, []).append(reading)
     return readings
+
+
+def _under(report: Report, title: str) -> Report:
+    return lambda note: report(f"{title}: {note}")
+
+
+def _one(name: str, scale: Scale, report: Report) -> Iterator[Reading]:
+    try:
+        yield from MEASURES[name](scale, report)
+    except TimeoutError:
+        raise AftersendError(f"{name} did not end in its time; is this machine very busy?") from None
 
 
 def summary(row: Row, readings: Sequence[Reading]) -> dict[str, Any]:

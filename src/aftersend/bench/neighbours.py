@@ -27,7 +27,7 @@ NEIGHBOURS = Row("99th percentile delay of 20 healthy receivers beside a dead an
 
 HEALTHY = 20
 _PER_REQUEST = 5
-_INTERVAL = 0.03
+_INTERVAL = 0.05
 _SECONDS = 60.0
 _SLOW_SECONDS = 5.0
 
@@ -73,9 +73,9 @@ def neighbours(scale: Scale, report: Report) -> Iterator[Reading]:
 
 async def _compared(port: int, token: str, rounds: int, dead_url: str, report: Report) -> Reading:
     delays = Delays()
-    listening, own = await listen(delays.take)
+    listening = await listen(delays.take)
     sender = await Sender.connect(port)
-    base = f"http://127.0.0.1:{own}"
+    base = f"http://127.0.0.1:{listening.port}"
     try:
         for number in range(HEALTHY):
             await _subscribe(sender, token, f"healthy-{number}", f"{base}/healthy")
@@ -88,7 +88,7 @@ async def _compared(port: int, token: str, rounds: int, dead_url: str, report: R
         beside = await _percentile(sender, token, delays, rounds)
     finally:
         sender.close()
-        listening.close()
+        await listening.close()
     report(f"{alone:.1f} ms alone, {beside:.1f} ms beside them")
     return Reading(NEIGHBOURS, beside / alone, len(delays.found))
 

@@ -17,7 +17,7 @@ from aftersend.demo.picture import Receiving, Snapshot, read_figures
 from aftersend.demo.receivers import Receiver, pair
 from aftersend.demo.story import PER_CHUNK, Story, Way
 from aftersend.simulation.processes import Child
-from aftersend.simulation.receiver import listen
+from aftersend.simulation.receiver import Listening, listen
 from aftersend.simulation.sender import Answer, Sender, bearer, request
 
 MESSAGES_A_SECOND = 800
@@ -80,7 +80,7 @@ class Stage:
         """Play it all. Raises AftersendError where the server refuses what it should take."""
         api = await Sender.connect(self._child.port)
         vendors = await Sender.connect(self._child.port, _CONNECTIONS)
-        servers = [await self._subscribe(api, receiver) for receiver in self._receivers]
+        heard = [await self._subscribe(api, receiver) for receiver in self._receivers]
         ways = await self._ways(api)
         self._began = time.monotonic()
         watching = asyncio.create_task(self._watch(api))
@@ -93,8 +93,8 @@ class Stage:
         finally:
             watching.cancel()
             await asyncio.wait([watching])
-            for server in servers:
-                server.close()
+            for listening in heard:
+                await listening.close()
             vendors.close()
         snapshot = await self._look(api)
         api.close()
@@ -102,11 +102,11 @@ class Stage:
 
     # --- setting up
 
-    async def _subscribe(self, api: Sender, receiver: Receiver) -> asyncio.Server:
-        server, port = await listen(receiver.take)
+    async def _subscribe(self, api: Sender, receiver: Receiver) -> Listening:
+        listening = await listen(receiver.take)
         asked = {
             "name": receiver.name,
-            "url": f"http://127.0.0.1:{port}/{receiver.name}",
+            "url": f"http://127.0.0.1:{listening.port}/{receiver.name}",
             "dialect": receiver.dialect,
             "retry": _RETRY,
             "batch": {"max_wait": 0.5},
@@ -115,7 +115,7 @@ class Stage:
         }
         answer = await self._call(api, "POST", "/v1/subscriptions", asked)
         receiver.trust(answer["signing_secrets"][0])
-        return server
+        return listening
 
     async def _ways(self, api: Sender) -> dict[str, Way]:
         """Sources with an address of their own for three vendors; the others hold the key."""

@@ -37,6 +37,13 @@ class Exchange(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def close(self) -> None:
+        """Hang up, whatever is under way."""
+        for task in self._tasks:
+            task.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Somebody calls."""
         # uvloop's transports are none of asyncio's classes.
@@ -84,10 +91,39 @@ def _delivery(head: bytes, body: bytes) -> Delivery:
     return Delivery(first.split(" ")[1], {name.lower(): value.strip() for name, _, value in pairs}, body)
 
 
-async def listen(react: Reaction | None = None) -> tuple[asyncio.Server, int]:
-    """A receiver on a free port of this machine, and the port."""
-    server = await asyncio.get_running_loop().create_server(lambda: Exchange(react), "127.0.0.1", 0)
-    return server, server.sockets[0].getsockname()[1]
+class Listening:
+    """A receiver on a free port of this machine."""
+
+    def __init__(self, react: Reaction | None) -> None:
+        self._react = react
+        self._exchanges: list[Exchange] = []
+        self._server: asyncio.Server | None = None
+        self.port = 0
+
+    async def start(self) -> None:
+        """Begin to listen."""
+        self._server = await asyncio.get_running_loop().create_server(self._exchange, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def _exchange(self) -> Exchange:
+        exchange = Exchange(self._react)
+        self._exchanges.append(exchange)
+        return exchange
+
+    async def close(self) -> None:
+        """Stop listening and hang up."""
+        if self._server is not None:
+            self._server.close()
+        for exchange in self._exchanges:
+            exchange.close()
+        await asyncio.sleep(0)
+
+
+async def listen(react: Reaction | None = None) -> Listening:
+    """A receiver that answers as `react` says; without it everything is taken at once."""
+    listening = Listening(react)
+    await listening.start()
+    return listening
 
 
 @contextmanager
@@ -100,11 +136,11 @@ def dead() -> Iterator[str]:
 
 async def serve() -> None:
     """Take everything until standard input ends."""
-    server, port = await listen()
-    sys.stdout.write(f"{port}\n")
+    listening = await listen()
+    sys.stdout.write(f"{listening.port}\n")
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.read)
-    server.close()
+    await listening.close()
 
 
 if __name__ == "__main__":
