@@ -36,6 +36,7 @@ class Inbox:
         self._feed = feed
         self._word = word
         self._limit = limit
+        self._asked = limit
         self._position = position
         self.following = False
 
@@ -62,13 +63,16 @@ class Inbox:
             if self._position >= self._feed.position:
                 self._feed.join(self)
                 return
-            chunks = await self._feed.log.read(self._position, _READ_EVENTS)
+            chunks = await self._feed.log.read(self._position, self._asked)
+            # Where most events are wanted, what does not fit would be read again; where few are, read far.
+            self._asked = min(2 * self._asked, _READ_EVENTS)
             if not chunks:
                 self._position = max(self._position, self._feed.position)
                 continue
             for recorded in chunks:
                 # What the feed has not come to yet it will offer itself, once the inbox follows.
                 if recorded.position >= self._feed.position or not self._take(recorded):
+                    self._asked = self._limit
                     break
 
     def _take(self, recorded: Recorded) -> bool:
