@@ -15,7 +15,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from msgspec import Struct
 
-from aftersend.core.event import Body, Event, Receipt, Recorded, Rejected
+from aftersend.core.consent import Level
+from aftersend.core.event import Actor, Body, Event, Receipt, Recorded, Rejected
 from aftersend.core.outcome import Acknowledgement, Answer, Outcome, Parcel
 from aftersend.core.registry import Registered, Subscription
 
@@ -278,6 +279,66 @@ class Firsts(Protocol):
 
     async def forget(self, before: int) -> None:
         """Drop keys whose hit is older than a time (ns, UTC)."""
+        ...
+
+
+class Hits(Protocol):
+    """The way of what aftersend sees itself (clicks, opens, page views) into the log."""
+
+    async def record(self, event: Event, level: Level = Level.FULL) -> bool:
+        """Keep an event as far as `level` and the level of its person allow; the lower of the two holds.
+
+        True: it is durable in the log or the spool, or none of it may be kept. False: it is lost, and counted.
+        Returns within 160 ms, whatever the disks do; never raises.
+        """
+        ...
+
+
+class People(Protocol):
+    """How much each person lets us keep of what they do."""
+
+    def level(self, tenant: str, person_key: bytes) -> Level:
+        """The level of a person (`core.consent.person_key`); FULL where nothing was said.
+
+        Asked at every hit: from memory, at once. Raises StoreError where it cannot be told.
+        """
+        ...
+
+    async def set_level(self, tenant: str, person: str, level: Level, method: str = "") -> None:
+        """Write a person's level down, durably; `method` says how they said it. Raises StoreError."""
+        ...
+
+
+class Verdict(Struct, frozen=True):
+    """What was last thought of a hit, after the verdict that it was kept with."""
+
+    event: str
+    """The id of the hit."""
+    id: str
+    """The id of the event that tells the verdict."""
+    actor: Actor
+
+
+class Verdicts(Protocol):
+    """Later verdicts as the log tells them, and how far the hits are settled: both move in one transaction.
+
+    What is kept here follows from the log and can be built anew from it.
+    """
+
+    async def bookmark(self) -> int:
+        """Everything before this position is settled."""
+        ...
+
+    async def latest(self, events: Sequence[str]) -> dict[str, Verdict]:
+        """The verdicts on those of these hits (ids) that have one."""
+        ...
+
+    async def remember(self, verdicts: Sequence[Verdict], now: int, bookmark: int | None = None) -> None:
+        """Keep verdicts, the later of two on one hit, and move the bookmark where one is given, durably."""
+        ...
+
+    async def forget(self, before: int) -> None:
+        """Drop verdicts that were kept before a time (ns, UTC)."""
         ...
 
 

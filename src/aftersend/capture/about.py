@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from email.utils import getaddresses
 from typing import NamedTuple
 
-from aftersend.capture.links import Level, Link
+from aftersend.capture.links import Link
 from aftersend.capture.message import Field
 from aftersend.capture.plan import Plan
 from aftersend.capture.tokens import Purpose
+from aftersend.core.consent import Level
 
 PREFIX = b"x-aftersend-"
 """Fields that are read and removed: Recipient, Message, Campaign, List, Tracking."""

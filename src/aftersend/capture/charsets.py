@@ -15,6 +15,9 @@ from typing import NamedTuple
 
 _SHIFTING = re.compile(r"(?:cs)?iso-?2022")
 _SHIFTED = re.compile(rb"\x1b\$[^\x1b\n]*+|\x0e[^\x0f\n]*+")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+# A character that means nothing in HTML wherever it stands; `<?` would begin a comment.
+_COVER = "\xa0"
 _WIDE = re.compile(r"utf-?(?:16|32)")
 _OPAQUE = re.compile(
     r"(?:cs)?(?:utf-?7|unicode|hz|ucs|iso-10646|ebcdic|ibm(?:037|500|1026|1140)|cp(?:037|500|1026|1140))"
@@ -85,7 +88,7 @@ def read_body(content: bytes, charset: str) -> Reading | None:
     if _OPAQUE.match(charset):
         return None
     if _SHIFTING.match(charset):
-        return Reading(content, _SHIFTED.sub(lambda match: b"?" * len(match[0]), content), charset)
+        return Reading(content, _SHIFTED.sub(lambda match: _COVER.encode("latin-1") * len(match[0]), content), charset)
     # Mail that says ASCII and is not is UTF-8 more often than anything else.
     codec = "utf-8" if charset in _ASCII or not _NAMES.fullmatch(charset) else charset
     return Reading(content, content, codec)
@@ -98,4 +101,4 @@ def _wide(content: bytes, charset: str) -> Reading | None:
         text = content[len(mark) :].decode(codec)
     except (UnicodeDecodeError, LookupError):
         return None
-    return Reading(content, text.encode("ascii", "replace"), codec, text, len(mark))
+    return Reading(content, _NOT_ASCII.sub(_COVER, text).encode("latin-1"), codec, text, len(mark))

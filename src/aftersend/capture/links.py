@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable
-from enum import IntEnum
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -25,6 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from msgspec import Struct
 
 from aftersend.capture.tokens import INFLATED_LIMIT, REFERENCE_MARK, SEALED_MARK, LinkError, Purpose, decode, encode
+from aftersend.core.consent import Level
 from aftersend.core.errors import AftersendError
 
 ADDRESS_LIMIT = 1_900
@@ -46,14 +46,6 @@ _DICTIONARY = (
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _UUID_BYTES = 16
 _UUID_CHARACTERS = 36
-
-
-class Level(IntEnum):
-    """How much of an engagement may be kept; of two levels the lower holds (`min`)."""
-
-    NONE = 0
-    ANONYMOUS = 1
-    FULL = 2
 
 
 class Link(Struct, frozen=True, gc=False):
@@ -79,6 +71,7 @@ LinkKey = Callable[[str, str], bytes]
 
 _Text = str | bytes
 _PURPOSES = tuple(Purpose)
+# Part of the format: new purposes come last.
 _NUMBERS = {purpose: number for number, purpose in enumerate(_PURPOSES)}
 _pack_fields = msgspec.msgpack.Encoder().encode
 _unpack_fields = msgspec.msgpack.Decoder(tuple[int, int, int, str, Any, Any, Any, str]).decode
@@ -99,6 +92,8 @@ class Links:
         """The token of a link, by a key of the keyring (8 hex digits). Raises LinkError where it would be too long."""
         try:
             head = SEALED_MARK + bytes.fromhex(key_id)
+            if len(head) != _HEAD_BYTES:
+                raise ValueError(key_id)
             content = _packed(link)
         except (ValueError, OverflowError, TypeError):
             raise LinkError("malformed") from None

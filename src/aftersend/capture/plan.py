@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
-from aftersend.capture.links import Level, Link
+from aftersend.capture.links import Link
+from aftersend.core.consent import Level
 
 UNSUBSCRIBE_LIMIT = 900
 """Octets of the whole `List-Unsubscribe` field."""

@@ -17,11 +17,12 @@ from aftersend.capture.about import PREFIX, about, value_of
 from aftersend.capture.charsets import Edit, Reading, read_body
 from aftersend.capture.hrefs import judge, read_attribute, write_attribute
 from aftersend.capture.html import Href, scan
-from aftersend.capture.links import ADDRESS_LIMIT, Level, Link
+from aftersend.capture.links import ADDRESS_LIMIT, Link
 from aftersend.capture.message import AMP, HTML, TEXT, Message, Part, read_message
 from aftersend.capture.plan import CLIPPED_PAST, LINK_LIMIT, NOTICES, UNSUBSCRIBE_LIMIT, Notice, Plan, Rewritten, Sign
 from aftersend.capture.tokens import LinkError, Purpose
 from aftersend.capture.transfer import LINE_LIMIT, Body, ByteEdit, LineRule, read_transfer, spliced
+from aftersend.core.consent import Level
 from aftersend.core.errors import UsageError
 
 TOP, BOTTOM = 1, 2
