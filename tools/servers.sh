@@ -3,7 +3,7 @@
 set -eu
 
 # The one list: add a package here together with the first test that names its program in `@pytest.mark.server`.
-packages=""
+packages="chromium postfix"
 
 missing=""
 for package in $packages; do

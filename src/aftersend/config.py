@@ -11,6 +11,8 @@ import msgspec
 from msgspec import Struct
 
 from aftersend.core.errors import ConfigurationError
+from aftersend.core.relay import RELAY_HELP, RelaySettings
+from aftersend.core.secret import Secret, read_secret
 
 FILE_NAME = "aftersend.toml"
 ENVIRONMENT_PREFIX = "AFTERSEND_"
@@ -42,7 +44,12 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     retention_days: float = 90.0
     max_log_bytes: int = 0
     max_file_bytes: int = 1 << 30
+    trusted_proxies: tuple[str, ...] = ()
+    reading_time: bool = False
+    spool_file: str = ""
+    spool_bytes: int = 64_000_000
     log_level: str = "warning"
+    relay: RelaySettings = RelaySettings()
 
 
 _HELP = {
@@ -56,6 +63,10 @@ _HELP = {
     "retention_days": "Days after which a log file that every subscription has passed is dropped; 0: never.",
     "max_log_bytes": "Bytes of log above which the oldest file goes, even if it is still needed; 0: no limit.",
     "max_file_bytes": "Bytes after which the log goes on in a new file.",
+    "trusted_proxies": "Networks (CIDR) of proxies in front, whose X-Forwarded-For is believed.",
+    "reading_time": "Measure how long messages stay open, by pictures that come slowly; ask people first.",
+    "spool_file": "File where hits wait while the log is slow or full; empty: `spool` in the data folder.",
+    "spool_bytes": "Bytes of that file, taken at the start.",
     "log_level": "debug, info, warning or error: what the process writes to its standard error.",
 }
 
@@ -63,7 +74,16 @@ _HELP = {
 def settings() -> Iterator[Setting]:
     """Every setting with its default and help."""
     for item in msgspec.structs.fields(Config):
+        if item.name == "relay":
+            continue
         yield Setting(item.name, item.default, _HELP[item.name])
+
+
+def relay_settings() -> Iterator[Setting]:
+    """The settings of the `[relay]` table, named as in the environment."""
+    for item in msgspec.structs.fields(RelaySettings):
+        default = item.default.reveal() if isinstance(item.default, Secret) else item.default
+        yield Setting(f"relay_{item.name}", default, RELAY_HELP[item.name])
 
 
 def load(folder: Path, environment: Mapping[str, str], given: Mapping[str, Any]) -> Config:
@@ -73,9 +93,15 @@ def load(folder: Path, environment: Mapping[str, str], given: Mapping[str, Any])
         text = environment.get(setting.environment)
         if text is not None:
             values[setting.name] = text.split(",") if isinstance(setting.default, tuple) else text
+    relay = values.setdefault("relay", {})
+    for setting in relay_settings() if isinstance(relay, dict) else ():
+        text = environment.get(setting.environment)
+        if text is not None:
+            many = isinstance(setting.default, tuple)
+            relay[setting.name.removeprefix("relay_")] = text.split(",") if many else text
     values |= {name: value for name, value in given.items() if value not in (None, (), [])}
     try:
-        return msgspec.convert(values, Config, strict=False)
+        return msgspec.convert(values, Config, strict=False, dec_hook=read_secret)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"settings: {error}; see docs/configuration.md") from None
 
@@ -107,4 +133,9 @@ def write_default(folder: Path) -> None:
     for setting in settings():
         default = list(setting.default) if isinstance(setting.default, tuple) else setting.default
         lines += ["", f"# {setting.help}", f"# {setting.name} = {msgspec.json.encode(default).decode()}"]
+    lines += ["", "# The SMTP relay; its settings follow this line.", "# [relay]"]
+    for setting in relay_settings():
+        default = list(setting.default) if isinstance(setting.default, tuple) else setting.default
+        name = setting.name.removeprefix("relay_")
+        lines += ["", f"# {setting.help}", f"# {name} = {msgspec.json.encode(default).decode()}"]
     path.write_text("\n".join(lines) + "\n")

@@ -11,7 +11,7 @@ import msgspec
 
 from aftersend.cli import EPILOGUE, make_app
 from aftersend.cli.tables import speakers, table_row, taxonomy
-from aftersend.config import ENVIRONMENT_PREFIX, FILE_NAME, settings
+from aftersend.config import ENVIRONMENT_PREFIX, FILE_NAME, relay_settings, settings
 from aftersend.rack import dialects
 
 if TYPE_CHECKING:
@@ -58,6 +58,17 @@ def configuration_page() -> str:
         option = f"`--{item.name.replace('_', '-')}`"
         default = "`" + msgspec.json.encode(item.default).decode() + "`"
         lines.append(table_row(f"`{item.name}`", option, f"`{item.environment}`", default, item.help))
+    lines += [
+        "",
+        "The SMTP relay has a table of its own, `[relay]`, whose settings have no option:",
+        "",
+        table_row("Setting", "Environment", "Default", "What it does"),
+        table_row(*["---"] * 4),
+    ]
+    for item in relay_settings():
+        name = item.name.removeprefix("relay_")
+        default = "`" + msgspec.json.encode(item.default).decode() + "`"
+        lines.append(table_row(f"`{name}`", f"`{item.environment}`", default, item.help))
     lines += [
         "",
         "Besides these, commands read:",

@@ -17,22 +17,27 @@ from typing import Any
 
 import uvicorn
 
+from aftersend.assembly import Capture, halon_of
 from aftersend.config import Config, parse_address
 from aftersend.contracts import Transport
+from aftersend.core.consent import Level, person_key
 from aftersend.core.errors import ConfigurationError, StoreError, UsageError
 from aftersend.core.event import Receipt
 from aftersend.core.outcome import Acknowledgement
-from aftersend.core.registry import Domain, Subscription
+from aftersend.core.registry import Subscription
 from aftersend.core.timestamps import DAY, parse_time
 from aftersend.dialects.activatepro import request_fault
 from aftersend.egress import Egress
 from aftersend.keyring import Keyring
 from aftersend.pipeline.deliveries import Deliveries
+from aftersend.pipeline.derivation import Derivation
 from aftersend.pipeline.firsts import KEPT, FirstsFollower
 from aftersend.pipeline.intake import Intake
+from aftersend.pipeline.verdict import read_rules
 from aftersend.rack import dialect_of, dialects, find_dialect
 from aftersend.stores.sqlite import SqliteStore
 from aftersend.stores.sqlite.followers import SqliteFirsts
+from aftersend.stores.sqlite.people import SqlitePeople
 from aftersend.telemetry import Telemetry
 from aftersend.transports.http import HttpClient
 from aftersend.transports.http import Transport as HttpTransport
@@ -63,16 +68,36 @@ log = logging.getLogger("aftersend")
 class Instance:
     """A store with everything that works on it, in this process."""
 
-    def __init__(self, store: SqliteStore, firsts: SqliteFirsts, config: Config, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        data: Path,
+        store: SqliteStore,
+        firsts: SqliteFirsts,
+        people: SqlitePeople,
+        keyring: Keyring,
+        config: Config,
+        clock: Callable[[], int],
+    ) -> None:
         self.store = store
         self.config = config
         self.clock = clock
         self.telemetry = Telemetry()
         self.egress = Egress.read(config.egress_allow, config.egress_allow_metadata, config.egress_brokers)
         self.client = HttpClient(self.egress)
-        self.intake = Intake(store, store)
         self.access = Access(store, clock)
-        self.domains: dict[str, Domain] = {}
+        rules = read_rules()
+        self.capture = Capture(
+            data=data,
+            config=config,
+            log=store,
+            people=people,
+            keyring=keyring,
+            check=lambda token, scope: self.access.check(token, scope).tenant,
+            judge=rules.judged,
+            clock=clock,
+            telemetry=self.telemetry,
+        )
+        self.intake = Intake(store, store, Derivation(people, rules.judged, self.capture.consent_key))
         self.doors = Doors(
             intake=self.intake,
             access=self.access,
@@ -92,6 +117,7 @@ class Instance:
             chance=random.random,
         )
         self._firsts = firsts
+        self._people = people
         native = frozenset(name for name, dialect in dialects().items() if dialect.native_firsts)
         self.follower = FirstsFollower(store, firsts, native)
         self._tasks: list[asyncio.Task[None]] = []
@@ -140,18 +166,33 @@ class Instance:
         await self.access.load()
         await self.doors.load()
         await self.deliveries.load()
-        self.domains.update({domain.name: domain for domain in await self.store.list(Domain)})
+        await self.changed()
+
+    async def changed(self) -> None:
+        """Read what the capture room knows of the registry, anew."""
+        await self.capture.load(self.store)
+
+    def level(self, tenant: str, person: str) -> Level:
+        """How much a person lets us keep. Raises StoreError."""
+        return self._people.level(tenant, person_key(tenant, person))
+
+    async def set_level(self, tenant: str, person: str, level: Level) -> None:
+        """Change it. Raises StoreError."""
+        await self.capture.set_level(tenant, person, level, self.level(tenant, person))
 
     async def start(self) -> None:
         """Start reading and delivering."""
         await self.deliveries.start()
         self.telemetry.watch(self.deliveries.figures)
         self.telemetry.watch(self._figures)
+        hits = self.capture.begin()
+        await self.capture.open_relay()
         for name, work in (
             ("ledger", self.deliveries.ledger.run),
             ("feed", self.deliveries.feed.run),
             ("firsts", self.follower.run),
             ("retention", self._retain),
+            ("spool", hits.run),
         ):
             self._tasks.append(asyncio.create_task(_supervised(name, work), name=name))
 
@@ -166,6 +207,8 @@ class Instance:
         except StoreError as error:
             log.warning("where the deliveries stand could not be written down: %s", error)
         await self.client.close()
+        await self.capture.close()
+        await self._people.close()
         await self._firsts.close()
         await self.store.close()
 
@@ -179,7 +222,10 @@ class Instance:
             deliveries=self.deliveries,
             access=self.access,
             doors=self.doors,
-            domains=self.domains,
+            check_domain=halon_of,
+            changed=self.changed,
+            level=self.level,
+            set_level=self.set_level,
             find_dialect=find_dialect,
             check_subscription=self.check_subscription,
             replay_quarantined=self.replay_quarantined,
@@ -187,11 +233,18 @@ class Instance:
             telemetry=self.telemetry,
             ready=self.ready,
         )
-        return Entry(self.doors, build_api(services), self.domains, local=local, doors_only=doors_only)
+        return Entry(
+            self.doors,
+            build_api(services, self.capture.rewrite),
+            self.capture.domains,
+            local=local,
+            doors_only=doors_only,
+            captures=self.capture.apps,
+        )
 
     def ready(self) -> str:
         """Why events cannot be kept now, or nothing."""
-        return self.store.fault()
+        return self.store.fault() or self.capture.fault()
 
     def _figures(self) -> Iterator[tuple[str, dict[str, str], float]]:
         yield "log_head", {}, self.store.head()
@@ -269,10 +322,12 @@ async def opened(
     )
     try:
         firsts = SqliteFirsts.open(data)
+        people = SqlitePeople.open(data, clock)
+        await people.load()
     except BaseException:
         await store.close()
         raise
-    instance = Instance(store, firsts, config, clock)
+    instance = Instance(data, store, firsts, people, keyring, config, clock)
     try:
         await instance.load()
         yield instance
@@ -299,6 +354,7 @@ def _server(app: App, config: Config) -> _Server:
             http="httptools",
             loop="none",
             lifespan="off",
+            proxy_headers=False,
             access_log=False,
             log_level=config.log_level,
             log_config=None,

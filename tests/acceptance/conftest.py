@@ -37,6 +37,7 @@ class Server:
         self.process = await asyncio.create_subprocess_exec(
             *COMMAND,
             *("serve", "--data", str(self.data), "--listen", address, "--egress-allow", "127.0.0.0/8"),
+            *("--spool-bytes", "1000000"),
             *self.options,
             stdout=asyncio.subprocess.PIPE,
             env=os.environ | {"PYTHONFAULTHANDLER": "1"},

@@ -15,7 +15,7 @@ SCRIPT = """
 mount -t tmpfs -o size=12m tmpfs "$1" || exit 77
 {command} init --data "$1/data" --json > "$2" || exit 78
 head -c 6m /dev/zero > "$1/ballast"
-exec {command} serve --data "$1/data" --listen 127.0.0.1:0
+exec {command} serve --data "$1/data" --listen 127.0.0.1:0 --spool-bytes 1000000
 """
 
 

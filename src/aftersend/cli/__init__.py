@@ -46,6 +46,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
             "conversion:convert", "Read events in one dialect and tell them in another; needs no store."
         ),
         "ingest": Command("ingestion:ingest", "Take files into the log; safe to repeat."),
+        "rewrite": Command("rewriting:rewrite", "Links, pixel and one-click unsubscribe into a message."),
         "tail": Command("events:tail", "Show the newest events, and those that come."),
         "quarantine": Command("records:quarantine", "What could not be read, kept with the reason."),
     },
@@ -54,6 +55,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "sources": Command("records:sources", "Ways in for vendors: each is an address that a vendor posts to."),
         "tenants": Command("records:tenants", "Customers of this instance; nothing is shared between two."),
         "domains": Command("records:domains", "Hosts that serve only tracking links."),
+        "sites": Command("records:sites", "Web sites whose pages tell what happens on them (aftersend.js)."),
         "keys": Command("records:keys", "Credentials for the API."),
     },
     "Words and forms": {

@@ -1,4 +1,4 @@
-"""`aftersend sources | tenants | domains | keys | quarantine`: what is registered, and what could not be read."""
+"""`aftersend sources | tenants | domains | sites | keys | quarantine`: what is registered, or could not be read."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ tenants = App(
     name="tenants", default_parameter=PLAIN, help="Customers of this instance; nothing is shared between two."
 )
 domains = App(name="domains", default_parameter=PLAIN, help="Hosts that serve only tracking links.")
+sites = App(
+    name="sites", default_parameter=PLAIN, help="Web sites whose pages tell what happens on them (aftersend.js)."
+)
 keys = App(name="keys", default_parameter=PLAIN, help="Credentials for the API.")
 quarantine = App(name="quarantine", default_parameter=PLAIN, help="What could not be read, kept with the reason.")
 
@@ -185,6 +188,46 @@ def list_domains(*, target: Target = HERE, json: AsJson = False) -> None:
 def remove_domain(name: str, /, *, target: Target = HERE) -> None:
     """Let a host go."""
     _remove("/v1/domains", "domain", name, target)
+
+
+# Sites
+
+
+@sites.command(name="add")
+def add_site(
+    name: str,
+    /,
+    *,
+    origin: Annotated[
+        tuple[str, ...],
+        Parameter(consume_multiple=True, help="Where its pages are: https://shop.example, or https://*.shop.example."),
+    ],
+    target: Target = HERE,
+    json: AsJson = False,
+) -> None:
+    """Add a web site; what is printed goes into its pages."""
+    with connected(target) as client:
+        made = client.call("POST", "/v1/sites", {"name": name, "origins": list(origin)})
+    if json:
+        print_json(made)
+        return
+    say(f"The site {name} is heard from {', '.join(made['origins'])}. Put this into its pages:")
+    say(f'<script defer src="{_public_url(target)}/aftersend.js" data-site="{made["key"]}"></script>')
+
+
+@sites.command(name="list")
+def list_sites(*, target: Target = HERE, json: AsJson = False) -> None:
+    """All web sites."""
+    with connected(target) as client:
+        found = client.call("GET", "/v1/sites")
+    empty = "No sites yet. Add one: aftersend sites add shop --origin https://shop.example"
+    show_list(found, ("name", "tenant", "key", "origins", "enabled", "created_at"), json, empty)
+
+
+@sites.command(name="remove")
+def remove_site(name: str, /, *, target: Target = HERE) -> None:
+    """Hear a web site no more; its events stay."""
+    _remove("/v1/sites", "site", name, target)
 
 
 # Keys

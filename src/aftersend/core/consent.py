@@ -6,6 +6,7 @@ consent and suppression are always told in full.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 from hashlib import blake2b
 
@@ -52,6 +53,11 @@ def person_keys(event: Event) -> list[bytes]:
     """The keys under which the level of an event's person may be kept; of several levels the lowest holds."""
     people = (event.recipient, event.profile_id, event.device_id)
     return [person_key(event.tenant, person) for person in people if person]
+
+
+def level_of(event: Event, look_up: Callable[[str, bytes], Level]) -> Level:
+    """The level of an event's person, by what tells the level of a tenant's key (`contracts.People.level`)."""
+    return min([look_up(event.tenant, key) for key in person_keys(event)], default=Level.FULL)
 
 
 def lowered(event: Event, level: Level, key: bytes) -> Event | None:

@@ -112,6 +112,11 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
         """Who probably did it, in a word; `unknown` where nobody has judged."""
         return self.actor.kind if self.actor else "unknown"
 
+    @property
+    def reclassifies(self) -> tuple[str, str]:
+        """Of an `event.reclassified`: the type of the hit that it is about, and who was thought to have done it."""
+        return str(self.extra.get("type", "")), str(self.extra.get("was", "unknown"))
+
 
 class Receipt(Struct, frozen=True):
     """Bytes that reached us, with what their credential and their way in say about them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -23,6 +23,10 @@ class Tenant(Struct, frozen=True, kw_only=True):
     """One customer of this instance; nothing is ever shared between two."""
 
     name: Name
+    number: int = 0
+    """What links name it by; never given to another. 0 is the default tenant's."""
+    removed_at: int = 0
+    """ns since 1970, UTC; 0: it is there. A removed one keeps its number from being given away."""
     created_at: int = 0
 
 
@@ -70,6 +74,23 @@ class Domain(Struct, frozen=True, kw_only=True):
 
     name: str
     tenant: Name = DEFAULT_TENANT
+    number: int = 0
+    """What links name it by; never given to another."""
+    halon_keys: dict[str, Secret] = {}
+    """Keys of Halon's links behind which this host stands, by their id (1 to 254)."""
+    halon_short_keys: bool = False
+    """Allow keys shorter than 16 bytes."""
+    created_at: int = 0
+    removed_at: int = 0
+    """As of a tenant."""
+
+
+class Stop(Struct, frozen=True, kw_only=True):
+    """Links that lead nowhere any more."""
+
+    name: Annotated[str, Meta(pattern=r"^(campaign|message|domain)/.{1,500}$")]
+    """What is stopped and its name: `campaign/spring`, `message/<1@shop.example>`, `domain/old.example`."""
+    tenant: Name = DEFAULT_TENANT
     created_at: int = 0
 
 
@@ -111,6 +132,10 @@ class Subscription(Struct, frozen=True, kw_only=True):
     campaigns: tuple[str, ...] = ()
     actors: tuple[str, ...] = ()
     """human, proxy, machine, unknown; empty: all."""
+    verdict: Literal["at_once", "settled"] = "at_once"
+    """Tell who did it as judged at once, or (that much later) as it stands when the settle window is over."""
+    corrections: bool = False
+    """Tell later verdicts on the wanted events too, as `event.reclassified`."""
     test: bool | None = None
     """Only test events, only real ones, or (None) both."""
     batch: Batch = Batch()
@@ -145,4 +170,4 @@ class Subscription(Struct, frozen=True, kw_only=True):
     created_at: int = 0
 
 
-Registered = Tenant | Key | SourceRecord | Domain | Site | Subscription
+Registered = Tenant | Key | SourceRecord | Domain | Site | Stop | Subscription

@@ -27,6 +27,8 @@ CHANNELS = ("email", "sms", "push", "whatsapp", "viber", "telegram_bot", "telegr
 
 OTHER = "other"
 
+RECLASSIFIED = "event.reclassified"
+
 ROWS: tuple[Row, ...] = (
     Row("*", "accepted", "sending", "The sending system took the message over."),
     Row("*", "sent", "sending", "The message left for the recipient's provider."),
@@ -78,6 +80,7 @@ ROWS: tuple[Row, ...] = (
     Row("web", "pixel_opened", "other", "A tracking pixel on a page was fetched."),
     Row("record", "found", "other", "A stored record was asked for and found."),
     Row("record", "missed", "other", "A stored record was asked for and not found."),
+    Row("event", "reclassified", "other", "A later look at a hit judged anew who did it; `extra` names the hit."),
     Row(OTHER, "", "other", "A word that aftersend has no row for; the vendor's own word is kept."),
 )
 

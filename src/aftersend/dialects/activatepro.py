@@ -377,7 +377,7 @@ def _row(event: Event) -> dict[str, Any]:
     if event.source.dialect != "activatepro":
         return _foreign_row(event)
     extra, word = event.extra, event.source.word
-    is_number = event.recipient is not None and _is_number(event.recipient)
+    is_number = event.recipient is not None and _is_number(event.recipient) and "email" not in extra
     home = "recipient" if is_number else "email"
     row: dict[str, Any] = {"id": event.profile_id, home: event.recipient, "event": word}
     row["timestamp"] = format_time(event.time)

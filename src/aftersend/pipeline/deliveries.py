@@ -24,7 +24,18 @@ RESTART_SECONDS = (1, 5, 30, 60)
 SEND_SECONDS = 5
 """How long a request under way may take before it is cut off when its subscription is changed or stopped."""
 
-_EPOCH_FIELDS = ("dialect", "options", "types", "channels", "sources", "campaigns", "actors", "test")
+_EPOCH_FIELDS = (
+    "dialect",
+    "options",
+    "types",
+    "channels",
+    "sources",
+    "campaigns",
+    "actors",
+    "test",
+    "verdict",
+    "corrections",
+)
 
 log = logging.getLogger("aftersend.deliveries")
 
@@ -36,6 +47,7 @@ class Deliveries:
         self,
         *,
         log: Log,
+        settled: Log | None = None,
         registry: Registry,
         cursors: Cursors,
         find_dialect: Callable[[Subscription], tuple[Dialect, str]],
@@ -44,6 +56,7 @@ class Deliveries:
         chance: Callable[[], float],
     ) -> None:
         self.feed = Feed(log)
+        self.settled_feed = Feed(settled or log)
         self.ledger = Ledger(cursors)
         self._log = log
         self._registry = registry
@@ -52,7 +65,8 @@ class Deliveries:
         self._open_transport = open_transport
         self._clock = clock
         self._chance = chance
-        self._speaker = Speaker()
+        # What is told of an event differs with the verdict, so bodies are not shared between the two.
+        self._speakers = {"at_once": Speaker(), "settled": Speaker()}
         self._replayer = Replayer(log, clock)
         self._dispatchers: dict[str, Dispatcher] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -160,7 +174,8 @@ class Deliveries:
         """Begin to tell events again, or count them."""
         dialect, form = self._find_dialect(subscription)
         transport = self._open_transport(subscription)
-        return await self._replayer.begin(subscription, order, dialect, form, transport)
+        log_ = self._feed(subscription).log
+        return await self._replayer.begin(subscription, order, dialect, form, transport, log_)
 
     def replays(self, subscription: Subscription) -> list[Replay]:
         """Replays of a subscription since the process began."""
@@ -221,6 +236,9 @@ class Deliveries:
             await asyncio.sleep(RESTART_SECONDS[min(faults, len(RESTART_SECONDS) - 1)])
             faults += 1
 
+    def _feed(self, subscription: Subscription) -> Feed:
+        return self.settled_feed if subscription.verdict == "settled" else self.feed
+
     def _dispatcher(self, subscription: Subscription) -> Dispatcher:
         dialect, form = self._find_dialect(subscription)
         return Dispatcher(
@@ -228,10 +246,10 @@ class Deliveries:
             dialect,
             form,
             self._open_transport(subscription),
-            feed=self.feed,
+            feed=self._feed(subscription),
             ledger=self.ledger,
             cursors=self._cursors,
-            speaker=self._speaker,
+            speaker=self._speakers[subscription.verdict],
             clock=self._clock,
             chance=self._chance,
             disable=self._disable,

@@ -148,7 +148,9 @@ class Dispatcher:
         """Until events arrive, or for that many seconds."""
         inbox.arrived.clear()
         try:
-            await asyncio.wait_for(inbox.arrived.wait(), seconds)
+            # Not wait_for: Python 3.11's loses a cancellation that comes together with what it waits for.
+            async with asyncio.timeout(seconds):
+                await inbox.arrived.wait()
         except TimeoutError:
             pass
 
@@ -292,7 +294,8 @@ class Dispatcher:
             return
         self._nudged.clear()
         try:
-            await asyncio.wait_for(self._nudged.wait(), wait)
+            async with asyncio.timeout(wait):
+                await self._nudged.wait()
         except TimeoutError:
             pass
 

@@ -37,7 +37,7 @@ class Inbox:
         self._word = word
         self._limit = limit
         self._asked = limit
-        self._position = position
+        self._position = self._start = position
         self.following = False
 
     @property
@@ -46,7 +46,12 @@ class Inbox:
         return self._feed.position if self.following else self._position
 
     def offer(self, position: int, event: Event) -> bool:
-        """Take a wanted event; False: the inbox is full, and from here on it reads for itself."""
+        """Take a wanted event; False: the inbox is full, and from here on it reads for itself.
+
+        A feed of settled events comes after the head, where a subscription may have begun: what is before that is past.
+        """
+        if position < self._start:
+            return True
         if len(self.waiting) >= self._limit:
             self._position = position
             self.following = False

@@ -9,6 +9,7 @@ import msgspec
 
 from aftersend.contracts import Entry, Firsts, Log
 from aftersend.core.event import Event, Recorded, Source
+from aftersend.core.hits import note_of
 from aftersend.core.identity import make_id
 from aftersend.core.timestamps import DAY
 
@@ -107,4 +108,5 @@ def first_of(hit: Event, key: bytes) -> Event:
         actor=hit.actor,
         test=hit.test,
         suspect=hit.suspect,
+        extra=note_of(hit),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from weakref import WeakValueDictionary
 
@@ -24,12 +24,16 @@ _QUARANTINE_BYTES = 1_000_000
 _QUARANTINED_OF_ONE = 10_000
 """Most members of one receipt that are kept; of more, the last, as in the quarantine itself."""
 
+Derive = Callable[[list[Event]], list[Event]]
+"""What is done to events between decoding and keeping them."""
+
 
 class Intake:
     """The way of every receipt into the log."""
 
-    def __init__(self, log: Log, requests: Requests) -> None:
+    def __init__(self, log: Log, requests: Requests, derive: Derive = list) -> None:
         self._log = log
+        self._derive = derive
         self._requests = requests
         self._threads = asyncio.Semaphore(2)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -56,6 +60,7 @@ class Intake:
 
     async def _take(self, dialect: Dialect, receipt: Receipt, keep_unreadable: bool, request: Request | None) -> Taken:
         events, rejected = await self._decode(dialect, receipt)
+        events = self._derive(events)
         unreadable = _is_unreadable(events, rejected)
         kept = [] if unreadable and not keep_unreadable else _quarantined(dialect, receipt, rejected)
         if not events and not kept:

@@ -96,7 +96,9 @@ class Ledger:
         """Write down what moved, until cancelled."""
         while True:
             try:
-                await asyncio.wait_for(self._written.wait(), IDLE_INTERVAL)
+                # Not wait_for: Python 3.11's loses a cancellation that comes together with what it waits for.
+                async with asyncio.timeout(IDLE_INTERVAL):
+                    await self._written.wait()
                 await asyncio.sleep(COMMIT_INTERVAL)
             except TimeoutError:
                 pass

@@ -55,12 +55,12 @@ def _number(address: str) -> int:
 def _edges(name: str, networks: Iterable[str]) -> Iterator[tuple[int, bool, str]]:
     """Where a list begins and ends; networks that overlap or adjoin are one."""
     parsed = [_parsed(name, text) for text in networks]
-    fours = collapse_addresses(network for network in parsed if isinstance(network, IPv4Network))
-    sixes = collapse_addresses(network for network in parsed if isinstance(network, IPv6Network))
-    for network in (*fours, *sixes):
-        first = int(network.network_address) | (_IPV4 if network.version == 4 else 0)
-        yield first, True, name
-        yield first + network.num_addresses, False, name
+    for four in collapse_addresses(network for network in parsed if isinstance(network, IPv4Network)):
+        yield _IPV4 | int(four.network_address), True, name
+        yield (_IPV4 | int(four.network_address)) + four.num_addresses, False, name
+    for six in collapse_addresses(network for network in parsed if isinstance(network, IPv6Network)):
+        yield int(six.network_address), True, name
+        yield int(six.network_address) + six.num_addresses, False, name
 
 
 def _parsed(name: str, text: str) -> IPv4Network | IPv6Network:

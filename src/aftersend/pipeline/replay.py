@@ -55,16 +55,22 @@ class Replayer:
             task.cancel()
 
     async def begin(
-        self, subscription: Subscription, order: Replay, dialect: Dialect, form: str, transport: Transport
+        self,
+        subscription: Subscription,
+        order: Replay,
+        dialect: Dialect,
+        form: str,
+        transport: Transport,
+        log: Log | None = None,
     ) -> Replay:
-        """Count what would be told (`dry_run`), or begin to tell it.
+        """Count what would be told (`dry_run`), or begin to tell it; out of `log` where it is not the common one.
 
         Raises UsageError for a time that is none, and where too many run already.
         """
         try:
             if len(self._tasks) >= RUNNING and not order.dry_run:
                 raise UsageError(f"{RUNNING} replays are running; begin another when one of them is done")
-            run = _Run(self._log, self._clock, subscription, order, dialect, form, transport)
+            run = _Run(log or self._log, self._clock, subscription, order, dialect, form, transport)
             total = await run.total()
         except BaseException:
             await transport.close()

@@ -7,8 +7,11 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
-from aftersend.core.event import Event
+from msgspec import structs
+
+from aftersend.core.event import Actor, Event
 from aftersend.core.registry import Subscription
+from aftersend.core.taxonomy import RECLASSIFIED
 
 T = TypeVar("T", bound=Hashable)
 
@@ -29,14 +32,27 @@ class Selection:
             "test": () if subscription.test is None else (subscription.test,),
         }
         self._fields = [(attrgetter(name), frozenset(values)) for name, values in wanted.items() if values]
-        self.attributes = frozenset(name for name, values in wanted.items() if values)
+        self._corrections = subscription.corrections
+        names = {name for name, values in wanted.items() if values}
+        self.attributes = frozenset(names | {"reclassifies", "actor_kind"} if subscription.corrections else names)
         """What the decision looks at, besides the type."""
 
     def wants(self, event: Event) -> bool:
         """Whether the event passes."""
+        if event.type == RECLASSIFIED:
+            return self._corrections and self._wants_correction(event)
+        return self._passes(event)
+
+    def _passes(self, event: Event) -> bool:
         return self._types.fullmatch(event.type) is not None and all(
             get(event) in wanted for get, wanted in self._fields
         )
+
+    def _wants_correction(self, event: Event) -> bool:
+        """Whether the hit that it is about passes, as it was thought of before or as it is now."""
+        type_, was = event.reclassifies
+        hit = structs.replace(event, type=type_)
+        return self._passes(hit) or self._passes(structs.replace(hit, actor=Actor(was)))
 
 
 def _pattern(text: str) -> str:

@@ -1,14 +1,14 @@
 """Hits seen beside others: what only shows after a while. Pure: events in, suspicions out.
 
-What is held: each hit that a settled rule is about, without what is known of the person's machine, for as long as the
-farthest-reaching rule looks back; at most `LIMIT` hits in all, and of one message or visitor the last `OF_ONE`. Past the
-limit the message or visitor that was quiet the longest is forgotten: its hits keep the verdict they have.
+What is held: each hit that a settled rule is about, for as long as the farthest-reaching rule looks back; at most
+`LIMIT` hits in all, and of one message or visitor the last `OF_ONE`. Past the limit the message or visitor that was
+quiet the longest is forgotten: its hits keep the verdict they have.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
@@ -18,6 +18,7 @@ from aftersend.core.timestamps import SECOND
 from aftersend.pipeline.verdict import SettledRule
 
 LIMIT = 100_000
+"""Hits held, one that is looked at in two ways counted twice: some 75 MB."""
 OF_ONE = 512
 CAMPAIGNS = 1_000
 """Campaigns whose links are remembered; past it the one that was quiet the longest is forgotten."""
@@ -25,6 +26,10 @@ LINKS = 256
 """Links of a campaign that are told apart."""
 KNOWN_AFTER = 20
 """Clicks of a campaign after which its links are taken to be known."""
+
+
+_Key = tuple[str, str, str | None, str | None]
+"""How hits are looked at together (`message` or `visitor`), and which."""
 
 
 class Suspicion(Struct, frozen=True):
@@ -37,6 +42,8 @@ class Suspicion(Struct, frozen=True):
 
 class _Seen(Struct, gc=False):
     hit: Event
+    arrived: int
+    """The newest receipt when it was seen: what was drained late is near to what was drained with it."""
     link: int
     person: int
     suspected: bool
@@ -61,13 +68,11 @@ class Sightings:
     """The hits of the last while, by message and by visitor."""
 
     def __init__(self, rules: Sequence[SettledRule], limit: int = LIMIT) -> None:
-        self._rules = {of: [rule for rule in rules if rule.of == of] for of in sorted({rule.of for rule in rules})}
-        self._reach = {
-            of: int(max(rule.within_seconds for rule in mine) * SECOND) for of, mine in self._rules.items()
-        }
+        self._rules: dict[str, list[SettledRule]] = {of: [rule for rule in rules if rule.of == of] for of in _KEYS}
+        self._reach = {of: _reach(mine) for of, mine in self._rules.items()}
         self._what = frozenset(what for rule in rules for what in rule.what)
-        self._groups: OrderedDict[Hashable, deque[_Seen]] = OrderedDict()
-        self._campaigns: OrderedDict[Hashable, _Campaign] = OrderedDict()
+        self._groups: OrderedDict[_Key, list[_Seen]] = OrderedDict()
+        self._campaigns: OrderedDict[tuple[str, str], _Campaign] = OrderedDict()
         self._limit = limit
         self._now = 0
         self.held = 0
@@ -82,12 +87,12 @@ class Sightings:
         if what not in self._what or kind == "proxy":
             return []
         self._now = max(self._now, event.received_at or event.time)
-        seen = _Seen(_slim(event), hash(event.url), hash(_person(event)), kind == "machine")
+        seen = _Seen(slim(event), self._now, hash(event.url), hash(_person(event)), kind == "machine")
         campaign = self._campaign(event, seen.link)
         found: list[Suspicion] = []
         for of, rules in self._rules.items():
             key = _KEYS[of](event)
-            if key is not None:
+            if key is not None and rules:
                 hits = self._group((of, *key), seen)
                 for rule in rules:
                     if what in rule.what:
@@ -95,16 +100,17 @@ class Sightings:
         self._forget()
         return found
 
-    def _group(self, key: Hashable, seen: _Seen) -> deque[_Seen]:
+    def _group(self, key: _Key, seen: _Seen) -> list[_Seen]:
         hits = self._groups.get(key)
         if hits is None:
-            hits = self._groups[key] = deque()
+            hits = self._groups[key] = []
         else:
             self._groups.move_to_end(key)
         hits.append(seen)
         self.held += 1
-        if len(hits) > OF_ONE:
-            hits.popleft()
+        oldest = self._now - self._reach[key[0]]
+        while len(hits) > OF_ONE or hits[0].arrived < oldest:
+            hits.pop(0)
             self.held -= 1
         return hits
 
@@ -112,8 +118,7 @@ class Sightings:
         """Let go of what is too old, and of the quietest past the limit."""
         while self._groups:
             key, hits = next(iter(self._groups.items()))
-            last = hits[-1].hit
-            is_old = (last.received_at or last.time) < self._now - self._reach[key[0]]  # type: ignore[index]
+            is_old = hits[-1].arrived < self._now - self._reach[key[0]]
             if not is_old and self.held <= self._limit:
                 return
             del self._groups[key]
@@ -131,7 +136,11 @@ class Sightings:
         return campaign
 
 
-def _suspected(rule: SettledRule, hits: deque[_Seen], seen: _Seen, campaign: _Campaign | None) -> list[Suspicion]:
+def _reach(rules: Sequence[SettledRule]) -> int:
+    return int(max((rule.within_seconds for rule in rules), default=0.0) * SECOND)
+
+
+def _suspected(rule: SettledRule, hits: list[_Seen], seen: _Seen, campaign: _Campaign | None) -> list[Suspicion]:
     """The hits that the rule holds for now that `seen` is among them."""
     if len(hits) < rule.at_least:
         return []
@@ -150,29 +159,30 @@ def _is_share(rule: SettledRule, different: int, campaign: _Campaign | None) -> 
     """Whether so many links are enough of the campaign's; before its links are known, none are."""
     if not rule.share:
         return True
-    return (
-        campaign is not None and campaign.clicks >= KNOWN_AFTER and different >= rule.share * len(campaign.links)
-    )
+    return campaign is not None and campaign.clicks >= KNOWN_AFTER and different >= rule.share * len(campaign.links)
 
 
 def _person(event: Event) -> str | None:
     return event.recipient or event.profile_id or event.device_id
 
 
-def _by_message(event: Event) -> tuple[str | None, ...] | None:
+def _by_message(event: Event) -> tuple[str, str | None, str | None] | None:
     message = event.message_id or event.job_id or event.campaign_id
     person = _person(event)
     return (event.tenant, message, person) if message and person else None
 
 
-def _by_visitor(event: Event) -> tuple[str | None, ...] | None:
+def _by_visitor(event: Event) -> tuple[str, str | None, str | None] | None:
     return (event.tenant, event.ip, event.user_agent) if event.ip else None
 
 
-_KEYS: dict[str, Callable[[Event], tuple[str | None, ...] | None]] = {"message": _by_message, "visitor": _by_visitor}
+_KEYS: dict[str, Callable[[Event], tuple[str, str | None, str | None] | None]] = {
+    "message": _by_message,
+    "visitor": _by_visitor,
+}
 
 
-def _slim(event: Event) -> Event:
+def slim(event: Event) -> Event:
     """What a verdict says of the hit that it is about."""
     return Event(
         event.id,

@@ -25,7 +25,7 @@ GRAVITY = {"human": 0, "unknown": 1, "proxy": 2, "machine": 3}
 SETTLING_MARGIN = 60.0
 """Seconds between the last moment at which a hit can be judged anew and its settling; the verdict is kept by then."""
 
-_AGENT_CHARACTERS = 1_024
+AGENT_CHARACTERS = 1_024
 """What is looked at of an agent."""
 _REMEMBERED = 8_192
 """Agents, and actors, that are remembered; past it the memory starts anew."""
@@ -138,7 +138,7 @@ class Rules:
 
     def _candidates(self, agent: str | None) -> list[Rule]:
         """The rules that this agent does not rule out."""
-        agent = agent[:_AGENT_CHARACTERS] if agent else agent
+        agent = agent[:AGENT_CHARACTERS] if agent else agent
         found = self._by_agent.get(agent)
         if found is None:
             if len(self._by_agent) >= _REMEMBERED:
@@ -159,7 +159,7 @@ def ruleset_of(book: RuleBook) -> str:
 
 
 def _check(book: RuleBook) -> None:
-    names = [rule.name for rule in (*book.at_once, *book.settled)]
+    names = [rule.name for rule in book.at_once] + [rule.name for rule in book.settled]
     for name in names:
         if names.count(name) > 1:
             raise ConfigurationError(f"rules: two are called {name!r}")
@@ -176,7 +176,7 @@ def _agent_test(rule: Rule) -> Callable[[str | None], bool] | None:
     conditions = (rule.agent_is, rule.agent_begins, rule.agent_ends, rule.agent_has)
     if not any(conditions):
         return None
-    words = _words(rule.agent_has)
+    words = whole_words(rule.agent_has)
 
     def test(agent: str | None) -> bool:
         return agent is not None and (
@@ -189,7 +189,8 @@ def _agent_test(rule: Rule) -> Callable[[str | None], bool] | None:
     return test
 
 
-def _words(words: Sequence[str]) -> re.Pattern[str] | None:
+def whole_words(words: Sequence[str]) -> re.Pattern[str] | None:
+    """Finds any of these as a whole word, whatever its case; None where there are none."""
     if not words:
         return None
     either = "|".join(re.escape(word) for word in words)

@@ -12,12 +12,13 @@ from aftersend import __version__
 from aftersend.core.registry import Key
 from aftersend.web.reading import Reading
 from aftersend.web.records import Records
+from aftersend.web.rewriting import Rewrite, Rewriting
 from aftersend.web.services import Guard, Services, http_fault, reply
 from aftersend.web.subscriptions import Subscriptions
 
 
-def build_api(services: Services) -> Starlette:
-    """The Starlette application behind the doors."""
+def build_api(services: Services, rewrite: Rewrite) -> Starlette:
+    """The Starlette application behind the doors; `rewrite` makes tracked messages of plain ones."""
     guard = Guard(services.access)
     reading, records, subscriptions = Reading(services), Records(services), Subscriptions(services)
 
@@ -38,5 +39,6 @@ def build_api(services: Services) -> Starlette:
         *reading.routes(guard),
         *subscriptions.routes(guard),
         *records.routes(guard),
+        *Rewriting(rewrite).routes(guard),
     ]
     return Starlette(routes=routes, exception_handlers={HTTPException: http_fault})

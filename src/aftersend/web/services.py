@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from aftersend.contracts import Clock, Cursors, Deliveries, Log, Quarantine, Registry
+from aftersend.core.consent import Level
 from aftersend.core.errors import AftersendError, ConflictError, ScopeError, UsageError
 from aftersend.core.event import DEFAULT_TENANT
 from aftersend.core.registry import Domain, Key, Subscription
@@ -42,13 +43,19 @@ class Services(Struct, frozen=True):
     deliveries: Deliveries
     access: Access
     doors: Doors
-    domains: dict[str, Domain]
     find_dialect: DialectFinder
     check_subscription: Callable[[Subscription], Awaitable[None]]
     """Raises UsageError or EgressError for a subscription that cannot work."""
     replay_quarantined: Callable[[str | None, int], Awaitable[dict[str, int]]]
     clock: Clock
     telemetry: Telemetry
+    check_domain: Callable[[Domain], object]
+    """Raises ConfigurationError for a tracking domain that cannot work."""
+    changed: Callable[[], Awaitable[None]]
+    """Told when tenants, domains, sites or stops were changed."""
+    level: Callable[[str, str], Level]
+    """How much a person of a tenant lets us keep. Raises StoreError."""
+    set_level: Callable[[str, str, Level], Awaitable[None]]
     ready: Callable[[], str]
     """Why this instance is not ready, or nothing."""
 
