@@ -33,10 +33,12 @@ from aftersend.pipeline.deliveries import Deliveries
 from aftersend.pipeline.derivation import Derivation
 from aftersend.pipeline.firsts import KEPT, FirstsFollower
 from aftersend.pipeline.intake import Intake
-from aftersend.pipeline.verdict import read_rules
+from aftersend.pipeline.settling import KEPT as VERDICTS_KEPT
+from aftersend.pipeline.settling import SettledLog, Settling
+from aftersend.pipeline.verdict import Rules, read_rules
 from aftersend.rack import dialect_of, dialects, find_dialect
 from aftersend.stores.sqlite import SqliteStore
-from aftersend.stores.sqlite.followers import SqliteFirsts
+from aftersend.stores.sqlite.followers import SqliteFirsts, SqliteVerdicts
 from aftersend.stores.sqlite.people import SqlitePeople
 from aftersend.telemetry import Telemetry
 from aftersend.transports.http import HttpClient
@@ -74,6 +76,9 @@ class Instance:
         store: SqliteStore,
         firsts: SqliteFirsts,
         people: SqlitePeople,
+        settling: Settling,
+        verdicts: SqliteVerdicts,
+        rules: Rules,
         keyring: Keyring,
         config: Config,
         clock: Callable[[], int],
@@ -85,7 +90,6 @@ class Instance:
         self.egress = Egress.read(config.egress_allow, config.egress_allow_metadata, config.egress_brokers)
         self.client = HttpClient(self.egress)
         self.access = Access(store, clock)
-        rules = read_rules()
         self.capture = Capture(
             data=data,
             config=config,
@@ -109,6 +113,7 @@ class Instance:
         )
         self.deliveries = Deliveries(
             log=store,
+            settled=SettledLog(store, settling, verdicts),
             registry=store,
             cursors=store,
             find_dialect=dialect_of,
@@ -118,6 +123,8 @@ class Instance:
         )
         self._firsts = firsts
         self._people = people
+        self._settling = settling
+        self._verdicts = verdicts
         native = frozenset(name for name, dialect in dialects().items() if dialect.native_firsts)
         self.follower = FirstsFollower(store, firsts, native)
         self._tasks: list[asyncio.Task[None]] = []
@@ -190,6 +197,8 @@ class Instance:
         for name, work in (
             ("ledger", self.deliveries.ledger.run),
             ("feed", self.deliveries.feed.run),
+            ("settled feed", self.deliveries.settled_feed.run),
+            ("settling", self._settling.run),
             ("firsts", self.follower.run),
             ("retention", self._retain),
             ("spool", hits.run),
@@ -209,6 +218,7 @@ class Instance:
         await self.client.close()
         await self.capture.close()
         await self._people.close()
+        await self._verdicts.close()
         await self._firsts.close()
         await self.store.close()
 
@@ -287,6 +297,7 @@ class Instance:
         for gap in gaps:
             await self.deliveries.mark_gap(gap.subscription, gap.since, gap.until, gap.count)
         await self._firsts.forget(now - KEPT)
+        await self._verdicts.forget(now - VERDICTS_KEPT)
 
 
 async def _supervised(name: str, work: Callable[[], Any]) -> None:
@@ -324,10 +335,13 @@ async def opened(
         firsts = SqliteFirsts.open(data)
         people = SqlitePeople.open(data, clock)
         await people.load()
+        verdicts = SqliteVerdicts.open(data)
+        rules = read_rules()
+        settling = await Settling.open(store, verdicts, rules, clock)
     except BaseException:
         await store.close()
         raise
-    instance = Instance(data, store, firsts, people, keyring, config, clock)
+    instance = Instance(data, store, firsts, people, settling, verdicts, rules, keyring, config, clock)
     try:
         await instance.load()
         yield instance

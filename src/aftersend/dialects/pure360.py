@@ -587,7 +587,8 @@ def _row_event(
 ) -> Event | Rejected:
     word = cells[0]
     names = columns.get(word) or columns.get("") or _DEFAULT_COLUMNS.get(word.upper()) or _DEFAULT_COLUMNS["OPTIN"]
-    if not any(cells[1:]):
+    is_named = word in columns or "" in columns
+    if len(cells) < 2 or not (is_named or any(cells[1:])):
         return _rejected("missing_field", f"row {index} has a type alone", index, raw)
     if len(cells) > len(names):
         names = names + [f"column {number}" for number in range(len(names) + 1, len(cells) + 1)]
