@@ -46,6 +46,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_file_bytes: int = 1 << 30
     trusted_proxies: tuple[str, ...] = ()
     reading_time: bool = False
+    settled_verdicts: bool = False
     spool_file: str = ""
     spool_bytes: int = 64_000_000
     log_level: str = "warning"
@@ -65,6 +66,7 @@ _HELP = {
     "max_file_bytes": "Bytes after which the log goes on in a new file.",
     "trusted_proxies": "Networks (CIDR) of proxies in front, whose X-Forwarded-For is believed.",
     "reading_time": "Measure how long messages stay open, by pictures that come slowly; ask people first.",
+    "settled_verdicts": "Judge hits again when others are seen beside them; about 10 us of a processor for each hit.",
     "spool_file": "File where hits wait while the log is slow or full; empty: `spool` in the data folder.",
     "spool_bytes": "Bytes of that file, taken at the start.",
     "log_level": "debug, info, warning or error: what the process writes to its standard error.",

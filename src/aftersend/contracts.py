@@ -304,6 +304,10 @@ class People(Protocol):
         """
         ...
 
+    def is_any_lowered(self) -> bool:
+        """Whether anybody at all asked for less than FULL; raises StoreError where it cannot be told."""
+        ...
+
     async def set_level(self, tenant: str, person: str, level: Level, method: str = "") -> None:
         """Write a person's level down, durably; `method` says how they said it. Raises StoreError."""
         ...

@@ -154,6 +154,8 @@ class Instance:
         dialect_of(subscription)
         if subscription.ordering not in ("log", "strict", "none"):
             raise UsageError(f"ordering is log, strict or none; not {subscription.ordering!r}")
+        if (subscription.verdict == "settled" or subscription.corrections) and not self.config.settled_verdicts:
+            raise UsageError("later verdicts are not made here; turn on the setting settled_verdicts")
         if subscription.concurrency > 1 and subscription.ordering != "none":
             raise UsageError("concurrency above 1 needs ordering none: several requests at once keep no order")
         if subscription.start not in ("now", "beginning"):
@@ -197,13 +199,17 @@ class Instance:
         for name, work in (
             ("ledger", self.deliveries.ledger.run),
             ("feed", self.deliveries.feed.run),
-            ("settled feed", self.deliveries.settled_feed.run),
-            ("settling", self._settling.run),
             ("firsts", self.follower.run),
             ("retention", self._retain),
             ("spool", hits.run),
+            *self._settling_work(),
         ):
             self._tasks.append(asyncio.create_task(_supervised(name, work), name=name))
+
+    def _settling_work(self) -> list[tuple[str, Callable[[], Any]]]:
+        if not self.config.settled_verdicts:
+            return []
+        return [("settled feed", self.deliveries.settled_feed.run), ("settling", self._settling.run)]
 
     async def stop(self) -> None:
         """Stop reading and delivering; where everything stands is on disk."""

@@ -18,6 +18,9 @@ class Levels:
     def level(self, tenant: str, key: bytes) -> Level:
         return self._levels.get(key, Level.FULL)
 
+    def is_any_lowered(self) -> bool:
+        return any(level is not Level.FULL for level in self._levels.values())
+
     async def set_level(self, tenant: str, person: str, level: Level, method: str = "") -> None:
         self._levels[person_key(tenant, person)] = level
 

@@ -23,9 +23,10 @@ class Derivation:
     def __call__(self, events: Sequence[Event]) -> list[Event]:
         """The events as they may be kept. Raises StoreError where a person's level cannot be read."""
         kept = []
+        is_any_lowered = self._people.is_any_lowered()
         for event in events:
             if self._is_governed(event.type):
-                derived = self._derived(event)
+                derived = self._derived(event) if is_any_lowered else self._judge(event)
                 if derived is not None:
                     kept.append(derived)
             else:

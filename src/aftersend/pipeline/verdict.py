@@ -13,7 +13,7 @@ from msgspec import Meta, Struct, structs
 
 from aftersend.core.errors import ConfigurationError
 from aftersend.core.event import Actor, Event
-from aftersend.core.hits import PREFETCH_HEADERS, Signals, signals_of, what_of
+from aftersend.core.hits import PREFETCH_HEADERS, Signals, note_of, signals_of, what_of
 from aftersend.pipeline.networks import NONE, Networks
 
 RULES_FILE = "verdict_rules.toml"
@@ -109,6 +109,7 @@ class Rules:
         self._agents = [(rule, _agent_test(rule)) for rule in book.at_once]
         self._by_agent: dict[str | None, list[Rule]] = {}
         self._actors: dict[tuple[str, ...], Actor] = {}
+        self._plain: dict[tuple[str, str | None, frozenset[str]], Actor] = {}
 
     def judge(self, signals: Signals) -> Actor:
         """Who probably did it; `unknown` without a reason where no rule holds."""
@@ -122,9 +123,22 @@ class Rules:
 
     def judged(self, event: Event) -> Event:
         """A hit that says who did it; other events, and those whose source says so itself, as they are."""
-        if event.actor is not None or not what_of(event):
+        if event.actor is not None or not (what := what_of(event)):
             return event
-        return structs.replace(event, actor=self.judge(signals_of(event)))
+        if note_of(event):
+            return structs.replace(event, actor=self.judge(signals_of(event)))
+        return structs.replace(event, actor=self._judge_plain(what, event.user_agent, event.ip))
+
+    def _judge_plain(self, what: str, agent: str | None, ip: str | None) -> Actor:
+        """As `judge`, where nothing is known but agent and address; those that look alike are judged once."""
+        agent = agent[:AGENT_CHARACTERS] if agent else agent
+        key = (what, agent, NONE if ip is None else self._networks.names(ip))
+        actor = self._plain.get(key)
+        if actor is None:
+            if len(self._plain) >= _REMEMBERED:
+                self._plain.clear()
+            actor = self._plain[key] = self.judge(Signals(what, agent, ip))
+        return actor
 
     def machine(self, reasons: Iterable[str]) -> Actor:
         """A machine, known by settled rules."""

@@ -36,7 +36,9 @@ class Levels:
 
     def __init__(self, pairs: Iterable[tuple[bytes, int]] = ()) -> None:
         grouped: dict[int, list[bytes]] = {}
+        self.is_empty = True
         for key, level in pairs:
+            self.is_empty = False
             grouped.setdefault(self._bucket(key), []).append(key[self._HEAD :] + bytes((level,)))
         self._buckets = [b""] * self._BUCKETS
         for number, entries in grouped.items():
@@ -56,6 +58,7 @@ class Levels:
         if at >= 0:
             bucket = bucket[:at] + bucket[at + self._TAIL + 1 :]
         if level is not Level.FULL:
+            self.is_empty = False
             bucket += key[self._HEAD :] + bytes((level,))
         self._buckets[number] = bucket
 
@@ -107,6 +110,12 @@ class SqlitePeople:
         if self._levels is None:
             raise StoreError(f"{self._path}: the levels have not been read")
         return self._levels.get(person_key)
+
+    def is_any_lowered(self) -> bool:
+        """Whether anybody asked for less, as far as is known. Raises StoreError before `load` is done."""
+        if self._levels is None:
+            raise StoreError(f"{self._path}: the levels have not been read")
+        return not self._levels.is_empty
 
     async def set_level(self, tenant: str, person: str, level: Level, method: str = "") -> None:
         """Write a person's level down, durably. Raises StoreError; then the old level holds."""
