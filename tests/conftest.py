@@ -10,6 +10,7 @@ A missing program skips the test, and the end of the run says which. With AFTERS
 import os
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 
@@ -57,3 +58,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def programs(request: pytest.FixtureRequest) -> dict[str, str]:
     """The programs that the test named in its `server` mark, each with its path."""
     return found(wanted(request.node))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Where everything is required, a skip is a failure, whatever its reason."""
+    report = (yield).get_result()
+    if REQUIRE_ALL and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"skipped, though nothing may be: {report.longrepr[2]}"
