@@ -11,13 +11,13 @@ shared suite in `aftersend.testing` states each contract as tests.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
 from aftersend.core.consent import Level
 from aftersend.core.event import Actor, Body, Event, Receipt, Recorded, Rejected
-from aftersend.core.outcome import Acknowledgement, Answer, Outcome, Parcel
+from aftersend.core.outcome import Acknowledgement, Answer, Outcome, Parcel, Volume
 from aftersend.core.registry import Registered, Subscription
 
 R = TypeVar("R", bound=Registered)
@@ -415,10 +415,59 @@ class Deliveries(Protocol):
         ...
 
 
+class Lease(Struct, frozen=True):
+    """Events that a puller has in hand, or has had."""
+
+    id: str
+    line: str
+    """Whose cursor they are before: a subscription's id, or `id/WORD` where each word has a cursor of its own."""
+    consumer: str
+    """Who asked for them, as it names itself."""
+    positions: tuple[tuple[int, int], ...]
+    """Ranges of positions, first and last, rising."""
+    until: int
+    """ns since 1970, UTC: when it ends by itself."""
+    state: Literal["leased", "acknowledged", "kept"] = "leased"
+    """leased; acknowledged out of order, above the cursor; or kept to be told again on request."""
+
+
+class Leases(Protocol):
+    """What pullers have in hand. A lease, a cursor that moves with it and what is set aside are one transaction."""
+
+    async def list_leases(self, subscription: str) -> list[Lease]:
+        """The leases on a subscription's lines, by id."""
+        ...
+
+    async def settle_leases(
+        self,
+        put: Sequence[Lease] = (),
+        drop: Sequence[Lease] = (),
+        moves: Mapping[str, Cursor] | None = None,
+        set_aside: Sequence[SetAside] = (),
+        manifests: Sequence[Manifest] = (),
+    ) -> None:
+        """Write and forget leases, move cursors, keep events set aside and write manifests anew, durably."""
+        ...
+
+
 class Transport(Protocol):
-    """A way for parcels to leave the house."""
+    """A way for parcels to leave the house. Its options are the fields with a help text (`core.options`)."""
 
     name: ClassVar[str]
+    """The file's name; what people type."""
+    schemes: ClassVar[tuple[str, ...]]
+    """What its URLs begin with."""
+    brokered: ClassVar[bool]
+    """Whether a library connects for itself: only an instance's admin may use it, to hosts in `egress.brokers`."""
+
+    @property
+    def carries(self) -> Literal["parcels", "pieces", "volumes", "nothing"]:
+        """What it is given: bodies of batches, events one by one in batches, files (`Depot`); nothing: it is pulled."""
+        ...
+
+    async def probe(self) -> Outcome:
+        """Connect, log in, look whether events could be handed over; tell none. Never raises, as `send`."""
+        ...
 
     async def send(self, parcel: Parcel) -> Outcome:
         """Hand a parcel over and say what became of it. Never raises for what the other side or the network does."""
@@ -426,6 +475,14 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Let go of connections."""
+        ...
+
+
+class Depot(Protocol):
+    """What a transport that carries volumes has besides."""
+
+    async def put(self, volume: Volume) -> Outcome:
+        """Hand a file over, whole or not at all; once more under its name it replaces itself. Never raises, as `send`."""
         ...
 
 

@@ -1,15 +1,19 @@
-"""The rack of dialects: finds each by its file, without opening anything else."""
+"""The racks of dialects and transports: finds each by its file, without opening anything else."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 import aftersend.dialects
-from aftersend.contracts import Dialect
-from aftersend.core.errors import UnknownDialectError
+import aftersend.transports
+from aftersend.contracts import Dialect, Transport
+from aftersend.core.errors import UnknownDialectError, UsageError
 from aftersend.core.options import build
+from aftersend.core.outcome import Acknowledgement
 from aftersend.core.registry import Subscription
 
 
@@ -49,3 +53,48 @@ def dialect_of(subscription: Subscription) -> tuple[Dialect, str]:
     if subscription.options:
         dialect = build(type(dialect), subscription.options, f"dialect {dialect.name}")
     return dialect, form or (dialect.forms[0] if dialect.forms else "")
+
+
+@cache
+def transport_names() -> tuple[str, ...]:
+    """The names of all transports; none of them is imported."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(aftersend.transports.__path__)))
+
+
+@cache
+def find_transport(name: str) -> type[Transport]:
+    """The transport of a name. Raises UsageError."""
+    if name not in transport_names():
+        raise UsageError(f"there is no transport {name!r}; there are: {', '.join(transport_names())}")
+    found: type[Transport] = importlib.import_module(f"aftersend.transports.{name}").Transport
+    return found
+
+
+def transport_for(url: str) -> str:
+    """The transport that a URL is for, by what it begins with. Raises UsageError."""
+    scheme = url.partition("://")[0].lower()
+    for name in transport_names():
+        if scheme in find_transport(name).schemes:
+            return name
+    raise UsageError(f"no transport takes a URL that begins with {scheme!r}; `aftersend transports` shows them all")
+
+
+def open_transport(subscription: Subscription, given: Mapping[str, Any]) -> Transport:
+    """The way out of a subscription; `given` is what transports want of the house.
+
+    Raises UsageError and, for options that cannot work, ConfigurationError and EgressError.
+    """
+    own = {name: getattr(subscription, name) for name in ("url", "timeout", "headers", "signing_secrets")}
+    settings = subscription.settings | subscription.secrets
+    given = {**given, **own, "acknowledgement": _acknowledgement(subscription)}
+    return build(find_transport(subscription.transport), settings, f"transport {subscription.transport}", given)
+
+
+def _acknowledgement(subscription: Subscription) -> Acknowledgement:
+    """What the receiver must answer: as the dialect's vendor wants it, unless the subscription says otherwise."""
+    dialect, _ = dialect_of(subscription)
+    wanted = dialect.acknowledgement
+    if not subscription.acknowledge_status and subscription.acknowledge_body is None:
+        return wanted
+    status = subscription.acknowledge_status or wanted.statuses
+    return Acknowledgement(status, subscription.acknowledge_body, wanted.tries)

@@ -23,7 +23,7 @@ from aftersend.contracts import Transport
 from aftersend.core.consent import Level, person_key
 from aftersend.core.errors import ConfigurationError, StoreError, UsageError
 from aftersend.core.event import Receipt
-from aftersend.core.outcome import Acknowledgement
+from aftersend.core.outcome import Outcome, Verdict
 from aftersend.core.registry import Subscription
 from aftersend.core.timestamps import DAY, parse_time
 from aftersend.dialects.activatepro import request_fault
@@ -36,13 +36,20 @@ from aftersend.pipeline.intake import Intake
 from aftersend.pipeline.settling import KEPT as VERDICTS_KEPT
 from aftersend.pipeline.settling import SettledLog, Settling
 from aftersend.pipeline.verdict import Rules, read_rules
-from aftersend.rack import dialect_of, dialects, find_dialect
+from aftersend.rack import (
+    dialect_of,
+    dialects,
+    find_dialect,
+    find_transport,
+    open_transport,
+    transport_for,
+    transport_names,
+)
 from aftersend.stores.sqlite import SqliteStore
 from aftersend.stores.sqlite.followers import SqliteFirsts, SqliteVerdicts
 from aftersend.stores.sqlite.people import SqlitePeople
 from aftersend.telemetry import Telemetry
 from aftersend.transports.http import HttpClient
-from aftersend.transports.http import Transport as HttpTransport
 from aftersend.web.access import Access
 from aftersend.web.api import build_api
 from aftersend.web.app import App, Entry
@@ -57,6 +64,9 @@ RETENTION_INTERVAL = 300.0
 
 GARBAGE_THRESHOLDS = (50_000, 20, 50)
 """How rarely the collector looks for cycles; Python's own is (700, 10, 10)."""
+
+PROBE_SECONDS = 20.0
+"""How long a look at a receiver may take."""
 
 STOP_SECONDS = 10
 """Seconds that open requests get when the process is asked to stop."""
@@ -83,6 +93,7 @@ class Instance:
         config: Config,
         clock: Callable[[], int],
     ) -> None:
+        self._data = data
         self.store = store
         self.config = config
         self.clock = clock
@@ -131,22 +142,15 @@ class Instance:
 
     def open_transport(self, subscription: Subscription) -> Transport:
         """The way out of a subscription. Raises UsageError and EgressError."""
-        if subscription.transport != "http":
-            raise UsageError(f"there is no transport {subscription.transport!r}; there are: http")
-        dialect, _ = dialect_of(subscription)
-        wanted = dialect.acknowledgement
-        if subscription.acknowledge_status or subscription.acknowledge_body is not None:
-            wanted = Acknowledgement(
-                subscription.acknowledge_status or wanted.statuses, subscription.acknowledge_body, wanted.tries
-            )
-        return HttpTransport(
-            url=subscription.url,
-            timeout=subscription.timeout,
-            headers=subscription.headers,
-            signing_secrets=subscription.signing_secrets,
-            acknowledgement=wanted,
-            client=self.client,
-            clock=self.clock,
+        return open_transport(
+            subscription,
+            {
+                "egress": self.egress,
+                "clock": self.clock,
+                "client": self.client,
+                "subscription": subscription.name,
+                "folder": self._data,
+            },
         )
 
     async def check_subscription(self, subscription: Subscription) -> None:
@@ -164,11 +168,26 @@ class Instance:
             except ValueError:
                 raise UsageError(f"start is now, beginning or an RFC 3339 time; not {subscription.start!r}") from None
         self.open_transport(subscription)
-        target = self.egress.check_url(subscription.url)
+        if subscription.transport == "http":
+            await self._check_name(subscription.url)
+
+    async def _check_name(self, url: str) -> None:
+        target = self.egress.check_url(url)
         try:
             await self.egress.resolve(target.host, target.port)
         except OSError as error:
             raise UsageError(f"{target.host} has no address: {error.strerror or error}") from None
+
+    async def probe(self, subscription: Subscription) -> Outcome:
+        """Whether a subscription's receiver can be reached and would take something."""
+        transport = self.open_transport(subscription)
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                return await transport.probe()
+        except TimeoutError:
+            return Outcome(Verdict.FAILED, f"no answer within {PROBE_SECONDS:g} s")
+        finally:
+            await transport.close()
 
     async def load(self) -> None:
         """Read what is registered."""
@@ -244,6 +263,10 @@ class Instance:
             set_level=self.set_level,
             find_dialect=find_dialect,
             check_subscription=self.check_subscription,
+            find_transport=find_transport,
+            transport_names=transport_names,
+            transport_for=transport_for,
+            probe=self.probe,
             replay_quarantined=self.replay_quarantined,
             clock=self.clock,
             telemetry=self.telemetry,

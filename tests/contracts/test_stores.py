@@ -5,7 +5,7 @@ from pathlib import Path
 from aftersend.contracts import Clock
 from aftersend.keyring import Keyring
 from aftersend.stores.sqlite import SqliteStore
-from aftersend.testing.stores import CursorsSuite, LogSuite, QuarantineSuite, RegistrySuite, RequestsSuite
+from aftersend.testing.stores import CursorsSuite, LeasesSuite, LogSuite, QuarantineSuite, RegistrySuite, RequestsSuite
 
 
 class Sqlite:
@@ -31,6 +31,10 @@ class TestRequests(Sqlite, RequestsSuite):
 
 class TestCursors(Sqlite, CursorsSuite):
     """Cursors and events set aside."""
+
+
+class TestLeases(Sqlite, LeasesSuite):
+    """Leases."""
 
 
 class TestRegistry(Sqlite, RegistrySuite):

@@ -33,6 +33,7 @@ class Receiver:
     """A receiver that answers as its rule says and keeps what it took."""
 
     name = "receiver"
+    carries = "parcels"
 
     def __init__(self, rule: Callable[[Parcel], Outcome] = lambda parcel: TAKEN) -> None:
         self.rule = rule
@@ -60,6 +61,8 @@ class Receiver:
 
 
 def told(parcel: Parcel) -> list[str]:
+    if parcel.pieces:
+        return [msgspec.json.decode(piece.body)["recipient"] for piece in parcel.pieces]
     return [event["recipient"] for event in msgspec.json.decode(parcel.body)]
 
 
@@ -452,3 +455,71 @@ async def test_a_paused_subscription_keeps_its_place(tmp_path: Path) -> None:
         assert receiver.sent == []
         await home.deliveries.apply(msgspec.structs.replace(subscription, state="active"))
         await receiver.until(2)
+
+
+# Receivers of pieces
+
+
+class Queue(Receiver):
+    """A receiver that gets events one by one, many at once."""
+
+    carries = "pieces"
+
+
+async def test_a_receiver_of_pieces_gets_each_event_in_bytes_of_its_own(tmp_path: Path) -> None:
+    queue = Queue()
+    async with house(tmp_path, receiver=queue) as home:
+        await home.keep(*[event(number) for number in range(5)])
+        await home.subscribe()
+        await queue.until(5)
+    (parcel,) = queue.sent
+    assert parcel.body == b""
+    assert [piece.id for piece in parcel.pieces] == [event(number).id for number in range(5)]
+    assert [piece.key for piece in parcel.pieces] == queue.recipients()
+    assert {piece.type for piece in parcel.pieces} == {"email.opened"}
+    assert header(parcel, "aftersend-sequence") == "1-5"
+
+
+async def test_pieces_that_are_named_as_refused_are_set_aside_and_tried_again_as_pieces(tmp_path: Path) -> None:
+    poison = event(2)
+
+    def rule(parcel: Parcel) -> Outcome:
+        named = tuple(piece.id for piece in parcel.pieces if piece.id == poison.id)
+        if header(parcel, "aftersend-late"):
+            return TAKEN
+        return Outcome(Verdict.PARTLY, "1 too large", failed=named) if named else TAKEN
+
+    queue = Queue(rule)
+    async with house(tmp_path, receiver=queue) as home:
+        await home.keep(*[event(number) for number in range(5)])
+        await home.subscribe()
+        await queue.until(6)
+    late = queue.sent[-1]
+    assert header(late, "aftersend-late") == "true"
+    assert [piece.id for piece in late.pieces] == [poison.id]
+
+
+async def test_a_parcel_of_pieces_holds_no_more_bytes_than_the_batch_allows(tmp_path: Path) -> None:
+    queue = Queue()
+    async with house(tmp_path, receiver=queue) as home:
+        await home.keep(*[event(number, user_agent="x" * 400) for number in range(40)])
+        await home.subscribe(batch=Batch(max_wait=0.0, max_bytes=4_000))
+        await queue.until(40)
+    assert len(queue.sent) > 4
+    assert max(sum(len(piece.body) for piece in parcel.pieces) for parcel in queue.sent) <= 4_000
+
+
+async def test_a_dialect_with_bodies_of_one_event_is_told_so_in_pieces_unless_a_form_is_named(tmp_path: Path) -> None:
+    single, named = Queue(), Queue()
+    async with house(tmp_path, single=single, named=named) as home:
+        await home.keep(event(1))
+        await home.subscribe("single")
+        await single.until(1)
+        await home.subscribe("named", dialect="canonical/array")
+        async with asyncio.timeout(60):
+            while not named.sent:
+                await asyncio.sleep(0.005)
+    (piece,) = single.sent[0].pieces
+    assert msgspec.json.decode(piece.body)["id"] == event(1).id
+    (piece,) = named.sent[0].pieces
+    assert [one["id"] for one in msgspec.json.decode(piece.body)] == [event(1).id]

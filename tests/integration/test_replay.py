@@ -19,6 +19,7 @@ from aftersend.core.timestamps import DAY, SECOND, format_time
 from aftersend.dialects import canonical, halon
 from aftersend.keyring import Keyring
 from aftersend.pipeline.replay import RUNNING, TRIES, Replayer
+from aftersend.pipeline.voice import Voice
 from aftersend.stores.sqlite import SqliteStore
 from aftersend.testing.stores import NOW, SetClock
 
@@ -32,6 +33,7 @@ class Receiver:
     """Answers as its rule says and keeps what it took."""
 
     name = "receiver"
+    carries = "parcels"
 
     def __init__(self, rule: Callable[[Parcel], Outcome] = lambda parcel: TAKEN) -> None:
         self.rule = rule
@@ -93,7 +95,7 @@ class House:
     async def begin(self, since: str = ALL, until: str = "", **fields: object) -> Replay:
         order = Replay(since=since, until=until, **fields)  # type: ignore[arg-type]
         self.clock.now += DAY
-        return await self.replayer.begin(self.subscription, order, self.dialect, "", self.receiver)
+        return await self.replayer.begin(self.subscription, order, Voice(self.dialect, ""), self.receiver)
 
     async def replay(self, *args: str, **fields: object) -> Replay:
         """Begin a replay and wait for its end."""

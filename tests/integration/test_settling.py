@@ -73,6 +73,7 @@ class Receiver:
     """A receiver that takes everything."""
 
     name = "receiver"
+    carries = "parcels"
 
     def __init__(self) -> None:
         self.parcels: list[Parcel] = []

@@ -10,7 +10,7 @@ import apsw
 import msgspec
 import pytest
 
-from aftersend.contracts import Appended, Cursor, Entry, Manifest, Quarantined, Request, SetAside
+from aftersend.contracts import Appended, Cursor, Entry, Lease, Manifest, Quarantined, Request, SetAside
 from aftersend.core.errors import NotFoundError, StoreError, StoreLockedError, StoreVersionError, UsageError
 from aftersend.core.registry import SourceRecord, Subscription, Tenant
 from aftersend.core.secret import Secret
@@ -186,13 +186,23 @@ async def test_an_old_store_is_brought_to_a_new_version(old: Path, monkeypatch: 
         for _ in range(2):
             store = await open_store(old, SetClock(NOW + DAY))
             await store.close()
-    versions = {}
+    versions = []
     for path in (old / "control.db", *(old / "log").glob("*.db")):
         connection = apsw.Connection(str(path))
-        versions[path.name] = connection.execute("PRAGMA user_version").get
+        versions.append(connection.execute("PRAGMA user_version").get)
         connection.execute("SELECT x FROM later").fetchall()
         connection.close()
-    assert list(versions.values()) == [2, 2, 2]
+    assert versions == [len(control.CONTROL_VERSIONS) + 1, *[len(files.LOG_VERSIONS) + 1] * 2]
+
+
+async def test_an_old_store_takes_leases(old: Path) -> None:
+    for round_ in range(2):
+        store = await open_store(old, SetClock(NOW + DAY))
+        lease = Lease("l1", "sub_1", "worker", ((7, 9),), NOW + DAY)
+        assert await store.list_leases("sub_1") == [lease] * round_
+        await store.settle_leases([lease])
+        await check_old(store)
+        await store.close()
 
 
 @pytest.mark.parametrize("read_only", [True, False])
@@ -201,7 +211,8 @@ async def test_a_store_of_a_newer_version_is_refused(old: Path, name: str, read_
     connection = apsw.Connection(str(old / name))
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    said = r"^[^\n]*\.db has version 99, this aftersend knows 1; install the one that wrote it, or newer$"
+    known = len(control.CONTROL_VERSIONS if name == "control.db" else files.LOG_VERSIONS)
+    said = rf"^[^\n]*\.db has version 99, this aftersend knows {known}; install the one that wrote it, or newer$"
     with pytest.raises(StoreVersionError, match=said):
         await open_store(old, read_only=read_only)
 
@@ -284,12 +295,19 @@ async def test_a_lost_key_is_named_and_may_be_done_without(tmp_path: Path) -> No
 async def test_a_removed_subscription_leaves_nothing_behind(tmp_path: Path) -> None:
     store = await open_store(tmp_path)
     await store.put(SUBSCRIPTION)
-    aside = SetAside("sub_1", 3, event(3), 1, NOW, "400")
-    await store.move({"sub_1": Cursor(7)}, [aside], [Manifest("sub_1", "2026-02-01", 1, 1, 1, {}, "0")])
+    kept = ("sub_1", "sub_1/OPEN")
+    other = ("sub_11", "sub_1-/OPEN", "sub_2/OPEN")
+    for line in kept + other:
+        aside = SetAside(line, 3, event(3), 1, NOW, "400")
+        manifest = Manifest(line, "2026-02-01", 1, 1, 1, {}, "0")
+        await store.settle_leases([Lease("l1", line, "", ((4, 5),), NOW)], (), {line: Cursor(7)}, [aside], [manifest])
     await store.remove(SUBSCRIPTION)
-    assert await store.get("sub_1") is None
-    assert await store.list_set_aside("sub_1", 10) == []
-    assert await store.manifests("sub_1") == []
+    for line in kept + other:
+        left = 0 if line in kept else 1
+        assert await store.get(line) == (Cursor(7) if left else None)
+        assert len(await store.list_set_aside(line, 10)) == left
+        assert len(await store.manifests(line)) == left
+        assert len(await store.list_leases(line.partition("/")[0])) == left
     await store.close()
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from aftersend.contracts import Appended, Cursor, Entry, Quarantined, Request
+from aftersend.contracts import Appended, Cursor, Entry, Lease, Quarantined, Request, SetAside
 from aftersend.keyring import Keyring
 from aftersend.stores.sqlite import SqliteStore
 from aftersend.testing.stores import NOW, SetClock, entry, event, events, read_all
@@ -40,7 +40,11 @@ async def append_for_ever(folder: Path, first: int) -> None:
             bad = Quarantined("default", "shop", "halon", "odd", "", NOW, str(start).encode())
             request = Request(f"request/{start}", NOW)
             await store.append(Entry("default", events(start, end), [bad], request, quarantine_limit=1_000_000))
-            await store.move({f"s{first}": Cursor(start)})
+            lease, aside = (
+                Lease("l", f"s{first}", "", ((start, end),), NOW),
+                SetAside(f"s{first}", 1, event(start), 1, 0, ""),
+            )
+            await store.settle_leases([lease], (), {f"s{first}": Cursor(start)}, [aside])
             os.write(1, f"{start} {end}\n".encode())
             start = end
 
@@ -94,20 +98,22 @@ def test_what_was_acknowledged_survives_a_kill_at_any_moment(tmp_path: Path) -> 
     assert files > ROUNDS // 2, f"seed {seed}: no file was changed"
 
 
-async def cursors(folder: Path, first: int) -> Cursor | None:
-    """Where a killed round's cursor stands."""
+async def effects(folder: Path, first: int) -> set[int]:
+    """The numbers that a killed round's cursor, lease and event set aside were last written with."""
     store = await open_store(folder)
     try:
-        return await store.get(f"s{first}")
+        cursor = await store.get(f"s{first}")
+        (lease,) = await store.list_leases(f"s{first}")
+        (aside,) = await store.list_set_aside(f"s{first}", 10)
+        return {cursor.position if cursor else -1, lease.positions[0][0], int(aside.event.source.id or -1)}
     finally:
         await store.close()
 
 
-def test_a_moved_cursor_survives_a_kill(tmp_path: Path) -> None:
+def test_a_cursor_survives_a_kill_together_with_its_lease_and_what_was_set_aside(tmp_path: Path) -> None:
     runs = kill_once(tmp_path, 0, random.Random(1))
-    cursor = asyncio.run(cursors(tmp_path, 0))
-    assert cursor is not None
-    assert cursor.position in {start for start, _ in runs} | {end for _, end in runs}
+    (start,) = asyncio.run(effects(tmp_path, 0))
+    assert start in {start for start, _ in runs} | {end for _, end in runs}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import uvloop
 
@@ -40,6 +40,13 @@ class Taker:
     """A transport that takes everything."""
 
     name: ClassVar[str] = "taker"
+    schemes: ClassVar[tuple[str, ...]] = ()
+    brokered: ClassVar[bool] = False
+    carries: Literal["parcels"] = "parcels"
+
+    async def probe(self) -> Outcome:
+        """It is there."""
+        return _TAKEN
 
     async def send(self, parcel: Parcel) -> Outcome:
         """Taken."""

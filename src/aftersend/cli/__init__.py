@@ -60,6 +60,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
     },
     "Words and forms": {
         "types": Command("tables:types", "What can happen, and each dialect's words for it."),
+        "transports": Command("transports:transports", "Ways for events to leave, and their options."),
         "schema": Command("tables:schema", "JSON Schemas of the events that a dialect tells."),
         "check": Command("receivers:check", "Find out what a receiver of webhooks gets wrong."),
     },

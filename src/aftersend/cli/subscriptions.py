@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -34,7 +35,7 @@ def _one(help_: str) -> Parameter:
 class Fields:
     """What a subscription may say; what is not given stays as it is."""
 
-    url: Annotated[str | None, _one("Where the events are posted to.")] = None
+    url: Annotated[str | None, _one("Where the events go: https://…, sftp://…, smtp://…, kafka://… and so on.")] = None
     dialect: Annotated[str | None, _one("What the receiver understands, as `halon`; without it canonical JSON.")] = None
     types: Annotated[tuple[str, ...] | None, _many("Only these types; `*` stands for anything, as `email.*`.")] = None
     channels: Annotated[tuple[str, ...] | None, _many("Only these channels.")] = None
@@ -64,13 +65,28 @@ class Fields:
         ),
     ] = None
     option: Annotated[tuple[str, ...] | None, _one("NAME=VALUE: an option of the dialect.")] = None
-    transport: Annotated[str | None, _one("How it leaves: http.")] = None
+    transport: Annotated[
+        str | None, _one("How they leave; without it what the URL is for. See `aftersend transports`.")
+    ] = None
+    setting: Annotated[
+        tuple[str, ...] | None,
+        _one("NAME=VALUE: an option of the transport; `NAME=@FILE` reads it from a file. May stand several times."),
+    ] = None
 
 
 NONE_GIVEN = Fields()
 
+Probe = Annotated[
+    bool | None,
+    Parameter(
+        negative="--no-probe",
+        show_default=False,
+        help="Save it only if its receiver is reached; without either that is so for all but HTTP receivers.",
+    ),
+]
+
 _BATCH = ("max_events", "max_bytes", "max_wait")
-_RENAMED = {"header": "headers", "secret": "signing_secrets", "option": "options"}
+_RENAMED = {"header": "headers", "secret": "signing_secrets", "option": "options", "setting": "settings"}
 
 
 def record_of(given: Fields) -> dict[str, Any]:
@@ -82,11 +98,23 @@ def record_of(given: Fields) -> dict[str, Any]:
             continue
         if field.name in ("header", "option"):
             value = split_pairs(value, f"--{field.name}")
+        elif field.name == "setting":
+            value = {key: _from_file(text) for key, text in split_pairs(value, "--setting").items()}
         elif field.name == "test":
             value = {"only": True, "none": False, "both": None}[value]
         record[_RENAMED.get(field.name, field.name)] = list(value) if isinstance(value, tuple) else value
     batch = {name: getattr(given, name) for name in _BATCH if getattr(given, name) is not None}
     return {**record, "batch": batch} if batch else record
+
+
+def _from_file(text: str) -> str:
+    """The value itself, or with `@` what stands in a file: secrets then stay out of the list of processes."""
+    if not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).expanduser().read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--setting: {text[1:]} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _path(name: str, rest: str = "") -> str:
@@ -104,24 +132,49 @@ def add(
     given: Fields = NONE_GIVEN,
     start: Annotated[str, Parameter(help="Where it begins: now, beginning, or an RFC 3339 time.")] = "now",
     paused: Annotated[bool, Parameter(show_default=False, help="Do not begin yet.")] = False,
+    probe: Probe = None,
     target: Target = HERE,
     json: AsJson = False,
 ) -> None:
-    """Add a subscription; the secret that signs its requests is shown this once."""
-    if not given.url:
-        raise UsageError("--url is missing: where shall the events be posted to?")
+    """Add a subscription; a secret that signs its requests is shown this once."""
+    if not given.url and not given.transport:
+        raise UsageError("--url is missing: where shall the events go? (Some ways need none; then name --transport.)")
     record = {"name": name, **record_of(given), "start": start, **({"state": "paused"} if paused else {})}
     with connected(target) as client:
-        made = client.call("POST", _PATH, record)
+        made = client.call("POST", _PATH, record, **_asked(probe))
         running = client.running
     if json:
         print_json(made)
         return
-    say(f"{name} ({made['id']}) is told {', '.join(made['types'])} in {made['dialect']} at {made['url']}.")
-    if not given.secret:
+    where = f" at {made['url']}" if made["url"] else ""
+    say(f"{name} ({made['id']}) is told {', '.join(made['types'])} in {made['dialect']} by {made['transport']}{where}.")
+    _say_probe(made)
+    if made["signing_secrets"] and not given.secret:
         say(f"Its requests are signed with this secret; it is not shown again: {made['signing_secrets'][0]}")
     if not running:
         hint("Delivery begins with `aftersend serve`.")
+
+
+def _asked(probe: bool | None) -> dict[str, str]:
+    return {} if probe is None else {"probe": "require" if probe else "skip"}
+
+
+def _say_probe(made: dict[str, Any]) -> None:
+    if made.get("probe", {}).get("reached"):
+        say("The receiver was reached.")
+
+
+@subscriptions.command
+def probe(name: str, /, *, target: Target = HERE, json: AsJson = False) -> None:
+    """Look whether the receiver can be reached and would take events; it is told none."""
+    with connected(target) as client:
+        found = client.call("POST", _path(name, "/probe"))
+    if json:
+        print_json(found)
+    elif found["reached"]:
+        say(f"{name}: reached.")
+    if not found["reached"]:
+        raise AftersendError(f"{name}: {found['detail']}")
 
 
 @subscriptions.command(name="list")
@@ -151,7 +204,9 @@ def _show(record: dict[str, Any], json: bool) -> None:
 
 
 @subscriptions.command(name="set")
-def change(name: str, /, *, given: Fields = NONE_GIVEN, target: Target = HERE, json: AsJson = False) -> None:
+def change(
+    name: str, /, *, given: Fields = NONE_GIVEN, probe: Probe = None, target: Target = HERE, json: AsJson = False
+) -> None:
     """Change a subscription; another filter or dialect begins a new epoch of its numbers."""
     record = record_of(given)
     if not record:
@@ -159,7 +214,7 @@ def change(name: str, /, *, given: Fields = NONE_GIVEN, target: Target = HERE, j
     with connected(target) as client:
         if "batch" in record:
             record["batch"] = {**client.call("GET", _path(name))["batch"], **record["batch"]}
-        changed = client.call("PATCH", _path(name), record)
+        changed = client.call("PATCH", _path(name), record, **_asked(probe))
     _show(changed, json) if json else say(f"{name} is changed.")
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from aftersend.core.outcome import Piece
+
 DEFAULT_TENANT = "default"
 
 EVENT_FIELDS_OF_MESSAGE = (
@@ -173,3 +175,10 @@ class Body(Struct, frozen=True):
     content_type: str
     count: int
     """How many of the events that were given, in order, these bytes tell."""
+    pieces: tuple[Piece, ...] = ()
+    """For receivers that get events one by one: their bytes; then `data` is empty."""
+
+    @property
+    def size(self) -> int:
+        """Bytes, of all pieces together."""
+        return sum([len(piece.body) for piece in self.pieces]) if self.pieces else len(self.data)

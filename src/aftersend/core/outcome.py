@@ -26,6 +26,19 @@ class Answer(Struct, frozen=True):
     body: bytes = b""
 
 
+class Piece(Struct, frozen=True):
+    """One event in bytes of its own, on its way with others."""
+
+    id: str
+    """The event's id: the same event has the same id however often it is sent."""
+    key: str
+    """What order is kept for: the recipient, else profile or device, else the event itself."""
+    type: str
+    """The event's canonical type."""
+    body: bytes
+    content_type: str
+
+
 class Parcel(Struct, frozen=True):
     """Bytes on their way to one receiver."""
 
@@ -34,6 +47,47 @@ class Parcel(Struct, frozen=True):
     body: bytes
     content_type: str
     headers: tuple[tuple[str, str], ...] = ()
+    pieces: tuple[Piece, ...] = ()
+    """For transports that carry pieces: the events one by one, in order; then `body` is empty."""
+
+
+class Tally(Struct):
+    """What a run of events says when it is counted."""
+
+    count: int = 0
+    types: dict[str, int] = {}
+    ids_sum: int = 0
+    """Sum of the ids as 128-bit numbers."""
+    hours: dict[str, dict[str, int]] = {}
+    """By hour of the events' time (`2026-08-01T14`, UTC), then by type; at most `HOURS_LIMIT` hours."""
+    failures: dict[str, int] = {}
+    """By what the other mail servers said, shortened; at most `FAILURES_LIMIT` texts."""
+
+
+HOURS_LIMIT = 24 * 32
+FAILURES_LIMIT = 1_000
+
+
+class Volume(Struct, frozen=True, kw_only=True):
+    """A file of events, whole and synced on our disk, on its way to one receiver."""
+
+    id: str
+    """Stable over retries: the same id is the same name and the same bytes."""
+    name: str
+    """What the receiver shall see it as: letters, digits, `.`, `_` and `-`."""
+    path: str
+    """Where its bytes are; they do not change while it is on its way."""
+    size: int
+    """Bytes."""
+    content_type: str
+    epoch: int
+    first_sequence: int
+    last_sequence: int
+    since: int
+    """When the first of its events was received (ns since 1970, UTC) …"""
+    until: int
+    """… and the last."""
+    tally: Tally
 
 
 class Verdict(Enum):

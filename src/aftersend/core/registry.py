@@ -124,6 +124,11 @@ class Subscription(Struct, frozen=True, kw_only=True):
     tenant: Name = DEFAULT_TENANT
     transport: str = "http"
     url: str = ""
+    """Where to; of a transport that needs none, empty."""
+    settings: dict[str, Any] = {}
+    """Options of the transport, apart from the ones that stand here by name."""
+    secrets: dict[str, Secret] = {}
+    """Those of its options that nobody may see."""
     dialect: str = "canonical"
     types: tuple[str, ...] = ("*",)
     """Canonical types; `*` stands for any run of characters."""

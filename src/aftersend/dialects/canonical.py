@@ -15,18 +15,18 @@ from aftersend.core.members import split_json
 from aftersend.core.outcome import Acknowledgement, Answer
 from aftersend.core.taxonomy import ROWS
 
-_encode_list = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """Canonical JSON: an object, an array, or one object a line; told as an array."""
+    """Canonical JSON: an object, an array, or one object a line; told as an array, or as one object an event."""
 
     name: ClassVar[str] = "canonical"
-    forms: ClassVar[tuple[str, ...]] = ()
+    forms: ClassVar[tuple[str, ...]] = ("array", "object")
     columns: ClassVar[Mapping[str, str]] = {row.type: row.type for row in ROWS}
     identity_fields: ClassVar[str] = f"id; without one: {', '.join(canonical.IDENTITY_FIELDS)}"
-    singles: ClassVar[frozenset[str]] = frozenset()
+    singles: ClassVar[frozenset[str]] = frozenset(("object",))
     native_firsts: ClassVar[bool] = False
     answer: ClassVar[Answer] = Answer(200, "application/json", b"{}")
     acknowledgement: ClassVar[Acknowledgement] = Acknowledgement()
@@ -43,10 +43,13 @@ class Dialect:
         return event.type
 
     def encode(self, events: Sequence[Event], form: str = "") -> list[Body]:
-        """One array."""
+        """One array, or each event as an object."""
         if not events:
             return []
-        return [Body(_encode_list([canonical.spoken(event) for event in events]), "application/json", len(events))]
+        told = [canonical.spoken(event) for event in events]
+        if form == "object":
+            return [Body(_encode(one), "application/json", 1) for one in told]
+        return [Body(_encode(told), "application/json", len(told))]
 
     def schemas(self) -> dict[str, dict[str, Any]]:
         """The schema of one event."""

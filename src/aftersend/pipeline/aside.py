@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 from msgspec import structs
 
-from aftersend.contracts import Clock, Cursors, Dialect, SetAside, Transport
+from aftersend.contracts import Clock, Cursors, SetAside, Transport
 from aftersend.core.outcome import Outcome, Parcel, Verdict
 from aftersend.core.registry import Subscription
 from aftersend.core.timestamps import SECOND
 from aftersend.pipeline.backoff import wait_before_try
 from aftersend.pipeline.shipment import DisabledError, Shipment, Standing, parcel_of
+from aftersend.pipeline.voice import Voice
 
 PER_ROUND = 20
 """Events that are tried between two batches."""
@@ -28,8 +29,7 @@ class Aside:
     def __init__(
         self,
         subscription: Subscription,
-        dialect: Dialect,
-        form: str,
+        voice: Voice,
         transport: Transport,
         *,
         cursors: Cursors,
@@ -38,8 +38,7 @@ class Aside:
         chance: Callable[[], float],
     ) -> None:
         self._subscription = subscription
-        self._dialect = dialect
-        self._form = form
+        self._voice = voice
         self._transport = transport
         self._cursors = cursors
         self._standing = standing
@@ -105,7 +104,7 @@ class Aside:
         await self.look()
 
     def _parcel(self, item: SetAside) -> Parcel:
-        (body,) = self._dialect.encode([item.event], self._form)
+        (body,) = self._voice.encode([item.event])
         sequence = f"{item.sequence}-{item.sequence}"
         return parcel_of(item.subscription, item.epoch, sequence, body, ("aftersend-late", "true"))
 
@@ -115,7 +114,7 @@ class Aside:
 
     def _refused_again(self, item: SetAside, outcome: Outcome) -> SetAside:
         attempts = item.attempts + 1
-        over = attempts >= (self._dialect.acknowledgement.tries or len(self._subscription.retry) + 1)
+        over = attempts >= (self._voice.tries or len(self._subscription.retry) + 1)
         next_at = 0 if over else self._due_after(attempts, outcome.retry_after)
         state = "failed" if over else "late"
         return structs.replace(item, attempts=attempts, next_at=next_at, detail=outcome.detail, state=state)

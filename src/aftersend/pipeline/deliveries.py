@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import structs
 
 from aftersend.contracts import Clock, Cursor, Cursors, Dialect, Log, Registry, Replay, Transport
+from aftersend.core.errors import UsageError
 from aftersend.core.registry import Subscription
 from aftersend.core.timestamps import format_time, parse_time
 from aftersend.pipeline.dispatch import Dispatcher
@@ -17,6 +18,7 @@ from aftersend.pipeline.feed import Feed
 from aftersend.pipeline.ledger import Ledger
 from aftersend.pipeline.replay import Replayer
 from aftersend.pipeline.speaker import Speaker
+from aftersend.pipeline.voice import Voice
 
 RESTART_SECONDS = (1, 5, 30, 60)
 """Waits before a dispatcher that broke for a fault of ours begins again."""
@@ -172,10 +174,12 @@ class Deliveries:
 
     async def replay(self, subscription: Subscription, order: Replay) -> Replay:
         """Begin to tell events again, or count them."""
-        dialect, form = self._find_dialect(subscription)
         transport = self._open_transport(subscription)
+        if transport.carries not in ("parcels", "pieces"):
+            await transport.close()
+            raise UsageError(f"what {subscription.name} was told cannot be told again by {subscription.transport}")
         log_ = self._feed(subscription).log
-        return await self._replayer.begin(subscription, order, dialect, form, transport, log_)
+        return await self._replayer.begin(subscription, order, self._voice(subscription, transport), transport, log_)
 
     def replays(self, subscription: Subscription) -> list[Replay]:
         """Replays of a subscription since the process began."""
@@ -223,7 +227,12 @@ class Deliveries:
         """Run a dispatcher; one that breaks for a fault of ours begins again from its cursor."""
         faults = 0
         while True:
-            dispatcher = self._dispatcher(subscription)
+            transport = self._open_transport(subscription)
+            if transport.carries == "nothing":
+                self._dispatchers.pop(subscription.id, None)
+                await transport.close()
+                return
+            dispatcher = self._dispatcher(subscription, transport)
             self._dispatchers[subscription.id] = dispatcher
             try:
                 await dispatcher.run()
@@ -239,13 +248,18 @@ class Deliveries:
     def _feed(self, subscription: Subscription) -> Feed:
         return self.settled_feed if subscription.verdict == "settled" else self.feed
 
-    def _dispatcher(self, subscription: Subscription) -> Dispatcher:
+    def _voice(self, subscription: Subscription, transport: Transport) -> Voice:
         dialect, form = self._find_dialect(subscription)
+        if transport.carries != "pieces":
+            return Voice(dialect, form)
+        single = next((one for one in dialect.forms if one in dialect.singles), form)
+        return Voice(dialect, form if "/" in subscription.dialect else single, in_pieces=True)
+
+    def _dispatcher(self, subscription: Subscription, transport: Transport) -> Dispatcher:
         return Dispatcher(
             subscription,
-            dialect,
-            form,
-            self._open_transport(subscription),
+            self._voice(subscription, transport),
+            transport,
             feed=self._feed(subscription),
             ledger=self.ledger,
             cursors=self._cursors,

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
-from aftersend.contracts import Clock, Cursors, Dialect, Transport
+from aftersend.contracts import Clock, Cursors, Transport
 from aftersend.core.event import Body
 from aftersend.core.outcome import Outcome, Verdict
 from aftersend.core.registry import Subscription
@@ -26,6 +26,7 @@ from aftersend.pipeline.shipment import (
     refused_of,
 )
 from aftersend.pipeline.speaker import Speaker
+from aftersend.pipeline.voice import Voice
 
 REQUESTS_PER_BATCH = 32
 """How many requests the search for a poison event may take in one batch."""
@@ -42,8 +43,7 @@ class Dispatcher:
     def __init__(
         self,
         subscription: Subscription,
-        dialect: Dialect,
-        form: str,
+        voice: Voice,
         transport: Transport,
         *,
         feed: Feed,
@@ -59,8 +59,7 @@ class Dispatcher:
         self.inbox: Inbox | None = None
         self.sending = asyncio.Lock()
         """Held from a request to the note of its outcome: who holds it may end the dispatcher without a repeat."""
-        self._dialect = dialect
-        self._form = form
+        self._voice = voice
         self._transport = transport
         self._feed = feed
         self._ledger = ledger
@@ -70,16 +69,15 @@ class Dispatcher:
         self._disable = disable
         self._id = subscription.id
         self._strict = subscription.ordering == "strict"
-        self._single = form in dialect.singles or subscription.batch.max_events == 1
+        self._single = voice.is_single or subscription.batch.max_events == 1
         self._batch_limit = SINGLES_PER_ROUND if self._single else subscription.batch.max_events
         self._event_bytes = 0.0
         self._nudged = asyncio.Event()
         self._suspects: list[Shipment] = []
-        self._lanes = Lanes(self._id, subscription.concurrency, dialect, form, transport)
+        self._lanes = Lanes(self._id, subscription.concurrency, voice, transport)
         self._aside = Aside(
             subscription,
-            dialect,
-            form,
+            voice,
             transport,
             cursors=cursors,
             standing=self.standing,
@@ -91,7 +89,7 @@ class Dispatcher:
         """Deliver until cancelled or disabled."""
         position = self._ledger.cursor(self._id).position
         limit = max(2 * self.subscription.batch.max_events, SINGLES_PER_ROUND)
-        inbox = self.inbox = Inbox(self._feed, self.subscription, self._dialect.word, position, limit)
+        inbox = self.inbox = Inbox(self._feed, self.subscription, self._voice.word, position, limit)
         await self._aside.look()
         try:
             while True:
@@ -196,14 +194,14 @@ class Dispatcher:
     def _shipments(self, line: Line, sequence: int) -> list[Shipment]:
         """The line as bodies, none larger than the batch's bytes unless one event alone is."""
         if self._single:
-            bodies = [self._dialect.encode([event], self._form)[0] for _, event in line]
+            bodies = [self._voice.encode([event])[0] for _, event in line]
             return [
                 Shipment([item], body, number)
                 for number, (item, body) in enumerate(zip(line, bodies, strict=True), sequence)
             ]
         events = [event for _, event in line]
-        bodies = self._speaker.bodies(self._dialect, self._form, [position for position, _ in line], events)
-        size = sum([len(body.data) for body in bodies])
+        bodies = self._speaker.bodies(self._voice, [position for position, _ in line], events)
+        size = sum([body.size for body in bodies])
         self._event_bytes = size / len(line)
         if len(bodies) == 1 and size > self.subscription.batch.max_bytes and len(line) > 1:
             middle = len(line) // 2

@@ -9,10 +9,11 @@ from zlib import crc32
 
 from msgspec import Struct
 
-from aftersend.contracts import Dialect, Transport
+from aftersend.contracts import Transport
 from aftersend.core.event import Body
 from aftersend.core.outcome import Outcome, Verdict
 from aftersend.pipeline.shipment import DisabledError, Line, Standing, parcel_of, ranges
+from aftersend.pipeline.voice import Voice
 
 
 class LaneResult(Struct):
@@ -30,11 +31,10 @@ class LaneResult(Struct):
 class Lanes:
     """Sends the lanes of a batch; the events of one recipient stay in order."""
 
-    def __init__(self, subscription: str, concurrency: int, dialect: Dialect, form: str, transport: Transport) -> None:
+    def __init__(self, subscription: str, concurrency: int, voice: Voice, transport: Transport) -> None:
         self._subscription = subscription
         self._concurrency = concurrency
-        self._dialect = dialect
-        self._form = form
+        self._voice = voice
         self._transport = transport
 
     def split(self, line: Line) -> list[Line]:
@@ -56,7 +56,7 @@ class Lanes:
         queue = deque([lane])
         while queue:
             part = queue.popleft()
-            bodies = self._dialect.encode([event for _, event in part], self._form)
+            bodies = self._voice.encode([event for _, event in part])
             if len(bodies) > 1:
                 queue.extendleft(reversed(_cut(part, bodies)))
                 continue

@@ -9,7 +9,7 @@ from itertools import count
 
 from msgspec import structs
 
-from aftersend.contracts import Clock, Dialect, Log, Replay, Transport
+from aftersend.contracts import Clock, Log, Replay, Transport
 from aftersend.core.errors import AftersendError, UsageError
 from aftersend.core.event import Body, Event
 from aftersend.core.outcome import Outcome, Parcel, Verdict
@@ -17,6 +17,7 @@ from aftersend.core.registry import Subscription
 from aftersend.core.timestamps import MILLISECOND, parse_time
 from aftersend.pipeline.backoff import wait_before_try
 from aftersend.pipeline.selection import Selection
+from aftersend.pipeline.voice import Voice
 
 KEPT = 100
 """Replays that are remembered; the oldest goes."""
@@ -58,8 +59,7 @@ class Replayer:
         self,
         subscription: Subscription,
         order: Replay,
-        dialect: Dialect,
-        form: str,
+        voice: Voice,
         transport: Transport,
         log: Log | None = None,
     ) -> Replay:
@@ -70,7 +70,7 @@ class Replayer:
         try:
             if len(self._tasks) >= RUNNING and not order.dry_run:
                 raise UsageError(f"{RUNNING} replays are running; begin another when one of them is done")
-            run = _Run(log or self._log, self._clock, subscription, order, dialect, form, transport)
+            run = _Run(log or self._log, self._clock, subscription, order, voice, transport)
             total = await run.total()
         except BaseException:
             await transport.close()
@@ -105,14 +105,12 @@ class _Run:
         clock: Clock,
         subscription: Subscription,
         order: Replay,
-        dialect: Dialect,
-        form: str,
+        voice: Voice,
         transport: Transport,
     ) -> None:
         self._log = log
         self._subscription = subscription
-        self._dialect = dialect
-        self._form = form
+        self._voice = voice
         self._transport = transport
         self._rate = order.rate
         self._selections = (Selection(subscription), Selection(structs.replace(subscription, types=order.types)))
@@ -144,7 +142,7 @@ class _Run:
 
     def _wanted(self, event: Event) -> bool:
         wanted = all(selection.wants(event) for selection in self._selections)
-        return wanted and self._dialect.word(event) is not None
+        return wanted and self._voice.word(event) is not None
 
     async def tell(self, replay: Replay) -> None:
         """Tell all of it; how it ended stands in the replay."""
@@ -172,10 +170,10 @@ class _Run:
     async def _tell_run(self, replay: Replay, events: list[Event]) -> None:
         """Tell a run of events, in halves where it is too large or refused."""
         start = 0
-        for body in self._dialect.encode(events, self._form):
+        for body in self._voice.encode(events):
             part = events[start : start + body.count]
             start += body.count
-            fits = body.count == 1 or len(body.data) <= self._subscription.batch.max_bytes
+            fits = body.count == 1 or body.size <= self._subscription.batch.max_bytes
             if fits and await self._is_taken(replay, body):
                 continue
             if body.count > 1:
@@ -200,7 +198,8 @@ class _Run:
         """Send a body until it is taken or refused. Raises _EndedError where the receiver only fails."""
         numbers = f"{self._offered + 1}-{self._offered + body.count}"
         name = f"{replay.subscription}_{replay.id}_{numbers}"
-        outcome = await self._sent(Parcel(name, body.data, body.content_type, (("aftersend-replay", replay.id),)))
+        headers = (("aftersend-replay", replay.id),)
+        outcome = await self._sent(Parcel(name, body.data, body.content_type, headers, body.pieces))
         if outcome.verdict not in (Verdict.TAKEN, Verdict.PARTLY):
             return False
         self._offered += body.count

@@ -61,7 +61,7 @@ def parcel_of(
     """The parcel of a body: the same events of the same epoch make the same id."""
     digest = blake2b(f"{subscription}\n{epoch}\n{sequence}{id_suffix}".encode(), digest_size=15).hexdigest()
     own = (("aftersend-epoch", str(epoch)), ("aftersend-sequence", sequence))
-    return Parcel("msg_" + digest, body.data, body.content_type, (*own, *headers))
+    return Parcel("msg_" + digest, body.data, body.content_type, (*own, *headers), body.pieces)
 
 
 def refused_of(shipment: Shipment, failed: Sequence[str]) -> list[Shipment]:

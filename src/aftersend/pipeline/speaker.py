@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from aftersend.contracts import Dialect
 from aftersend.core.event import Body, Event
+from aftersend.pipeline.voice import Voice
 
 _KEPT_BYTES = 16_000_000
 """Bytes of bodies kept for the next subscription that wants them."""
@@ -19,20 +19,20 @@ class Speaker:
         self._kept: OrderedDict[tuple[object, ...], list[Body]] = OrderedDict()
         self._bytes = 0
 
-    def bodies(self, dialect: Dialect, form: str, positions: Sequence[int], events: Sequence[Event]) -> list[Body]:
+    def bodies(self, voice: Voice, positions: Sequence[int], events: Sequence[Event]) -> list[Body]:
         """The bodies of a run of events; `positions` name them in the log."""
         if len(events) < 2:
-            return dialect.encode(events, form)
-        key = (dialect, form, *positions)
+            return voice.encode(events)
+        key = (voice, *positions)
         bodies = self._kept.get(key)
         if bodies is None:
-            bodies = dialect.encode(events, form)
+            bodies = voice.encode(events)
             self._keep(key, bodies)
         return bodies
 
     def _keep(self, key: tuple[object, ...], bodies: list[Body]) -> None:
         self._kept[key] = bodies
-        self._bytes += sum(len(body.data) for body in bodies)
+        self._bytes += sum(body.size for body in bodies)
         while self._bytes > _KEPT_BYTES and self._kept:
             _, old = self._kept.popitem(last=False)
-            self._bytes -= sum(len(body.data) for body in old)
+            self._bytes -= sum(body.size for body in old)

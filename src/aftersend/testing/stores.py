@@ -1,4 +1,4 @@
-"""What every store must hold: the contracts of the log, cursors, registry, quarantine and requests, as tests.
+"""What every store must hold: the contracts of the log, cursors, leases, registry, quarantine and requests, as tests.
 
 Bind them by subclasses that open the store:
 
@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aftersend.contracts import Appended, Clock, Cursor, Entry, Manifest, Quarantined, Request, SetAside
+from aftersend.contracts import Appended, Clock, Cursor, Entry, Lease, Manifest, Quarantined, Request, SetAside
 from aftersend.core.errors import StoreError
 from aftersend.core.event import Event, Failure, Geo, Recorded, Source
 from aftersend.core.identity import make_id
@@ -394,6 +394,73 @@ class CursorsSuite(Suite):
             ]
             assert await store.manifests("s", "2026-02-02") == [manifest("2026-02-02", 3)]
             assert await store.manifests("t") == []
+
+
+def lease(id_: str, *positions: tuple[int, int], line: str = "s", until: int = NOW) -> Lease:
+    """Events that somebody has in hand."""
+    return Lease(id_, line, "worker", positions, until)
+
+
+class LeasesSuite(Suite):
+    """What pullers have in hand."""
+
+    async def test_a_lease_is_as_it_was_written_last(self, tmp_path: Path) -> None:
+        kept = Lease("b", "s/OPEN", "it's me \u0436", ((1, 1), (5, 1 << 40)), NOW, "kept")
+        async with self.opened(tmp_path) as store:
+            assert await store.list_leases("s") == []
+            await store.settle_leases([lease("b", (0, 9)), lease("a", (3, 3))])
+            await store.settle_leases([kept])
+        async with self.opened(tmp_path) as store:
+            assert await store.list_leases("s") == [lease("a", (3, 3)), kept]
+
+    async def test_leases_are_listed_by_subscription_with_all_its_lines(self, tmp_path: Path) -> None:
+        async with self.opened(tmp_path) as store:
+            lines = {"a": "s", "b": "s/OPEN", "c": "s/CLICK", "d": "ss", "e": "t/OPEN"}
+            await store.settle_leases([lease(id_, (1, 2), line=line) for id_, line in lines.items()])
+            assert [item.id for item in await store.list_leases("s")] == ["a", "b", "c"]
+            assert [item.id for item in await store.list_leases("t")] == ["e"]
+            assert await store.list_leases("s/OPEN") == []
+
+    async def test_a_dropped_lease_is_gone_and_dropping_it_again_is_nothing(self, tmp_path: Path) -> None:
+        async with self.opened(tmp_path) as store:
+            await store.settle_leases([lease("a", (1, 2)), lease("b", (3, 4)), lease("a", (1, 2), line="t")])
+            for _ in range(2):
+                await store.settle_leases((), [lease("a", (1, 2))])
+            assert await store.list_leases("s") == [lease("b", (3, 4))]
+            assert await store.list_leases("t") == [lease("a", (1, 2), line="t")]
+
+    async def test_what_is_dropped_and_written_in_one_call_is_there(self, tmp_path: Path) -> None:
+        async with self.opened(tmp_path) as store:
+            await store.settle_leases([lease("a", (1, 9))])
+            await store.settle_leases([lease("a", (5, 9))], [lease("a", (1, 9))])
+            assert await store.list_leases("s") == [lease("a", (5, 9))]
+
+    async def test_a_lease_moves_together_with_all_else(self, tmp_path: Path) -> None:
+        manifest = Manifest("s", "2026-02-01", 1, 1, 5, {"email.clicked": 5}, "ff")
+        async with self.opened(tmp_path) as store:
+            await store.settle_leases([lease("a", (0, 9))])
+            moves = {"s": Cursor(5, 1, 5), "s/OPEN": Cursor(7)}
+            put, drop = [lease("b", (5, 9))], [lease("a", (0, 9))]
+            await store.settle_leases(put, drop, moves, [set_aside(4, NOW)], [manifest])
+        async with self.opened(tmp_path) as store:
+            assert await store.list_leases("s") == put
+            assert [await store.get("s"), await store.get("s/OPEN")] == list(moves.values())
+            assert await store.list_set_aside("s", 10) == [set_aside(4, NOW)]
+            assert await store.manifests("s") == [manifest]
+
+    async def test_of_a_call_that_fails_nothing_is_kept(self, tmp_path: Path) -> None:
+        async with self.opened(tmp_path) as store:
+            await store.settle_leases([lease("a", (0, 9))], (), {"s": Cursor(1)})
+            put, drop, moves = [lease("b", (5, 9))], [lease("a", (0, 9))], {"s": Cursor(2), "s/OPEN": Cursor(1 << 70)}
+            results = await asyncio.gather(
+                store.settle_leases(put, drop, moves, [set_aside(4, NOW)]),
+                store.move({"t": Cursor(3)}),
+                return_exceptions=True,
+            )
+            assert [type(result) for result in results] == [StoreError, type(None)]
+            assert await store.list_leases("s") == drop
+            assert [await store.get(line) for line in ("s", "s/OPEN", "t")] == [Cursor(1), None, Cursor(3)]
+            assert await store.list_set_aside("s", 10) == []
 
 
 class RegistrySuite(Suite):

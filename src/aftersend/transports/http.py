@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import aiohttp
 import msgspec
@@ -115,6 +115,7 @@ class HttpClient:
         self, egress: Egress, *, connections: int = CONNECTION_LIMIT, tls: ssl.SSLContext | None = None
     ) -> None:
         self.egress = egress
+        self._tls = tls
         connector = aiohttp.TCPConnector(
             resolver=_Resolver(egress),
             use_dns_cache=False,
@@ -147,6 +148,21 @@ class HttpClient:
         except (aiohttp.ClientError, OSError, EgressError, ValueError) as error:
             return _no_answer(error, timeout)
         return await _read(response, timeout)
+
+    async def touch(self, url: URL) -> tuple[str, bool]:
+        """Connect and let go: what went wrong in one line, or nothing, and whether that is our own fault."""
+        context = (self._tls or ssl.create_default_context()) if url.scheme == "https" else None
+        try:
+            _, writer = await self.egress.connect(url.host or "", url.port or 0, context)
+        except EgressError as error:
+            return str(error), True
+        except ssl.SSLError as error:
+            return f"TLS: {_cleaned(getattr(error, 'verify_message', '') or error.reason or error)}", False
+        except OSError as error:
+            step = "name lookup" if isinstance(error, socket.gaierror) else "connect"
+            return f"{step}: {url.host}: {_cleaned(error.strerror or error or 'no connection')}", False
+        writer.close()
+        return "", False
 
     def poster(self, url: str, timeout: float = 15.0) -> Callable[[dict[str, str], bytes], Awaitable[Reply]]:
         """A function that posts headers and a body to one address. Raises EgressError for an address refused."""
@@ -238,6 +254,8 @@ class Transport:
     """One endpoint that gets its parcels by POST."""
 
     name: ClassVar[str] = "http"
+    schemes: ClassVar[tuple[str, ...]] = ("https", "http")
+    brokered: ClassVar[bool] = False
 
     url: str = option(help="Where parcels are posted to: http:// or https://, without a user name or password.")
     timeout: float = option(15.0, help="Seconds for connecting, headers and body of the answer together.")
@@ -274,6 +292,16 @@ class Transport:
             raise ConfigurationError(f"acknowledgement: {wanted.statuses!r} is neither 2xx nor one status such as 200")
         self._status = None if wanted.statuses == "2xx" else int(wanted.statuses)
         self._pattern = None if wanted.body is None else compile_pattern(wanted.body)
+
+    @property
+    def carries(self) -> Literal["parcels"]:
+        """A batch a request."""
+        return "parcels"
+
+    async def probe(self) -> Outcome:
+        """Connect, with TLS where it is used; nothing is posted."""
+        fault, ours = await self.client.touch(self._url)
+        return Outcome(Verdict.FAILED, fault, ours=ours) if fault else _TAKEN[200]
 
     async def send(self, parcel: Parcel) -> Outcome:
         """Post a parcel. Never raises for what the other side or the network does."""

@@ -12,10 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from aftersend.contracts import Clock, Cursors, Deliveries, Log, Quarantine, Registry
+from aftersend.contracts import Clock, Cursors, Deliveries, Log, Quarantine, Registry, Transport
 from aftersend.core.consent import Level
 from aftersend.core.errors import AftersendError, ConflictError, ScopeError, UsageError
 from aftersend.core.event import DEFAULT_TENANT
+from aftersend.core.outcome import Outcome
 from aftersend.core.registry import Domain, Key, Subscription
 from aftersend.core.secret import mask, read_secret
 from aftersend.telemetry import Telemetry
@@ -46,6 +47,13 @@ class Services(Struct, frozen=True):
     find_dialect: DialectFinder
     check_subscription: Callable[[Subscription], Awaitable[None]]
     """Raises UsageError or EgressError for a subscription that cannot work."""
+    find_transport: Callable[[str], type[Transport]]
+    """A transport by its name. Raises UsageError."""
+    transport_names: Callable[[], tuple[str, ...]]
+    transport_for: Callable[[str], str]
+    """The name of the transport that takes a URL. Raises UsageError."""
+    probe: Callable[[Subscription], Awaitable[Outcome]]
+    """Whether a subscription's receiver can be reached, and would take something."""
     replay_quarantined: Callable[[str | None, int], Awaitable[dict[str, int]]]
     clock: Clock
     telemetry: Telemetry

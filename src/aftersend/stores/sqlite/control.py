@@ -1,4 +1,4 @@
-"""control.db: what is registered, how far each subscription has come, and what was set aside."""
+"""control.db: what is registered, how far each subscription has come, what was set aside and what pullers hold."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 import apsw
 import msgspec
 
-from aftersend.contracts import Cursor, Manifest, SetAside
+from aftersend.contracts import Cursor, Lease, Manifest, SetAside
 from aftersend.core.errors import AftersendError, StoreBusyError, StoreError, StoreFullError
 from aftersend.core.registry import Registered, Subscription
 from aftersend.keyring import Keyring
@@ -28,6 +28,7 @@ Work = Callable[[apsw.Connection], T]
 _encode = msgspec.json.Encoder().encode
 _decode_set_aside = msgspec.json.Decoder(SetAside).decode
 _decode_manifest = msgspec.json.Decoder(Manifest).decode
+_decode_lease = msgspec.json.Decoder(Lease).decode
 
 
 class _Call(Job):
@@ -103,16 +104,7 @@ class Control:
         self, moves: Mapping[str, Cursor], set_aside: Sequence[SetAside] = (), manifests: Sequence[Manifest] = ()
     ) -> None:
         """Move cursors, keep the events set aside and write the manifests anew, in one durable transaction."""
-        cursors = [(name, cursor.position, cursor.epoch, cursor.sequence) for name, cursor in moves.items()]
-        aside = [_set_aside_row(item) for item in set_aside]
-        days = [(item.subscription, item.day, item.epoch, _encode(item)) for item in manifests]
-
-        def work(connection: apsw.Connection) -> None:
-            connection.executemany(CONTROL["put_cursor"], cursors)
-            connection.executemany(CONTROL["put_set_aside"], aside)
-            connection.executemany(CONTROL["put_manifest"], days)
-
-        await self._do(work)
+        await self.settle_leases((), (), moves, set_aside, manifests)
 
     async def manifests(self, subscription: str, day: str = "") -> list[Manifest]:
         """The manifests of a subscription, the newest day first; of one day where it is named."""
@@ -142,6 +134,36 @@ class Control:
         found = await self._do(lambda connection: rows(connection, CONTROL[statement], asked))
         return [body for (body,) in found]
 
+    # Leases.
+
+    async def list_leases(self, subscription: str) -> list[Lease]:
+        """The leases on a subscription's lines, by id."""
+        return [_decode_lease(body) for body in await self._bodies("list_leases", (subscription,))]
+
+    async def settle_leases(
+        self,
+        put: Sequence[Lease] = (),
+        drop: Sequence[Lease] = (),
+        moves: Mapping[str, Cursor] | None = None,
+        set_aside: Sequence[SetAside] = (),
+        manifests: Sequence[Manifest] = (),
+    ) -> None:
+        """Write and forget leases, move cursors, keep events set aside and write manifests anew, durably."""
+        kept = [(*_lease_key(lease), _encode(lease)) for lease in put]
+        dropped = [_lease_key(lease) for lease in drop]
+        cursors = [(line, cursor.position, cursor.epoch, cursor.sequence) for line, cursor in (moves or {}).items()]
+        aside = [_set_aside_row(item) for item in set_aside]
+        days = [(item.subscription, item.day, item.epoch, _encode(item)) for item in manifests]
+
+        def work(connection: apsw.Connection) -> None:
+            connection.executemany(CONTROL["forget_lease"], dropped)
+            connection.executemany(CONTROL["put_lease"], kept)
+            connection.executemany(CONTROL["put_cursor"], cursors)
+            connection.executemany(CONTROL["put_set_aside"], aside)
+            connection.executemany(CONTROL["put_manifest"], days)
+
+        await self._do(work)
+
     # Registry.
 
     async def put(self, record: Registered) -> None:
@@ -150,13 +172,13 @@ class Control:
         await self._do(lambda connection: rows(connection, CONTROL["put_record"], row))
 
     async def remove(self, record: Registered) -> bool:
-        """Forget a record; a subscription's cursor, manifests and events set aside go with it."""
+        """Forget a record; a subscription's cursors, leases, manifests and events set aside go with it."""
         identity = records.identity_of(record)
 
         def work(connection: apsw.Connection) -> bool:
             if isinstance(record, Subscription):
-                for statement in ("forget_cursor", "forget_all_set_aside", "forget_manifests"):
-                    connection.execute(CONTROL[statement], (record.id,))
+                for statement in ("forget_cursors", "forget_all_set_aside", "forget_manifests", "forget_leases"):
+                    connection.execute(CONTROL[statement], {"id": record.id})
             return connection.execute(CONTROL["remove_record"], identity).get is not None
 
         return await self._do(work)
@@ -236,3 +258,7 @@ class Control:
 
 def _set_aside_row(item: SetAside) -> tuple[str, int, str, int, bytes]:
     return item.subscription, item.position, item.state, item.next_at, _encode(item)
+
+
+def _lease_key(lease: Lease) -> tuple[str, str]:
+    return lease.line.partition("/")[0], lease.id

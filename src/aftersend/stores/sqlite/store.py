@@ -15,6 +15,8 @@ from aftersend.contracts import (
     Cursors,
     Entry,
     Gap,
+    Lease,
+    Leases,
     Log,
     Manifest,
     Quarantine,
@@ -36,7 +38,7 @@ R = TypeVar("R", bound=Registered)
 
 
 class SqliteStore:
-    """The log, cursors, registry, quarantine and requests of one folder; for the event loop that opened it."""
+    """The log, cursors, leases, registry, quarantine and requests of one folder; for the event loop that opened it."""
 
     def __init__(self, lock: int | None, control: Control, log: EventLog) -> None:
         self._lock = lock
@@ -170,6 +172,23 @@ class SqliteStore:
         """Events beside the line, the oldest first."""
         return await self._control.list_set_aside(subscription, limit)
 
+    # Leases.
+
+    async def list_leases(self, subscription: str) -> list[Lease]:
+        """The leases on a subscription's lines, by id."""
+        return await self._control.list_leases(subscription)
+
+    async def settle_leases(
+        self,
+        put: Sequence[Lease] = (),
+        drop: Sequence[Lease] = (),
+        moves: Mapping[str, Cursor] | None = None,
+        set_aside: Sequence[SetAside] = (),
+        manifests: Sequence[Manifest] = (),
+    ) -> None:
+        """Write and forget leases, move cursors, keep events set aside and write manifests anew, durably."""
+        await self._control.settle_leases(put, drop, moves, set_aside, manifests)
+
     async def reseal(self) -> int:
         """Seal every secret anew with the keyring's active key, after a rotation; returns how many records changed."""
         return await self._control.reseal()
@@ -181,7 +200,7 @@ class SqliteStore:
         await self._control.put(record)
 
     async def remove(self, record: Registered) -> bool:
-        """Forget a record; a subscription's cursor, manifests and events set aside go with it."""
+        """Forget a record; a subscription's cursors, leases, manifests and events set aside go with it."""
         return await self._control.remove(record)
 
     async def list(self, kind: type[R], tenant: str | None = None) -> list[R]:
@@ -191,6 +210,7 @@ class SqliteStore:
 
 _log: type[Log] = SqliteStore
 _cursors: type[Cursors] = SqliteStore
+_leases: type[Leases] = SqliteStore
 _registry: type[Registry] = SqliteStore
 _quarantine: type[Quarantine] = SqliteStore
 _requests: type[Requests] = SqliteStore
