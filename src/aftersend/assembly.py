@@ -19,12 +19,13 @@ from aftersend.capture.recorder import Recorder
 from aftersend.capture.relay import Relay
 from aftersend.capture.rewriting import Answer, Way, answer_rewrite, domain_for, signer
 from aftersend.capture.spool import Spool
-from aftersend.capture.visits import DIALECT, SOURCE, Addresses, TrackingDomain, Witness
+from aftersend.capture.visits import DIALECT, SOURCE, Addresses, Choices, TrackingDomain, Witness
 from aftersend.config import Config
 from aftersend.contracts import Clock, Entry, Log, People, Registry
 from aftersend.core.consent import Level
 from aftersend.core.errors import ConfigurationError
 from aftersend.core.event import DEFAULT_TENANT, Event, Receipt, Source
+from aftersend.core.hits import Treatment, treated
 from aftersend.core.identity import event_id
 from aftersend.core.registry import Domain, Site, Stop, Tenant
 from aftersend.core.taxonomy import OTHER
@@ -47,10 +48,13 @@ class Capture:
         keyring: Keyring,
         check: Callable[[str, str], str],
         judge: Callable[[Event], Event],
+        treatment: Callable[[str | None, str | None], Treatment],
         clock: Clock,
         telemetry: Telemetry,
     ) -> None:
-        """`check` gives the tenant of a key that has a scope, or raises AccessError; `judge` says who did it."""
+        """`check` gives the tenant of a key that has a scope, or raises AccessError; `judge` says who did it, and
+        `treatment` what the operator wants done with hits of an agent or an address.
+        """
         self.sites: dict[str, Site] = {}
         self.domains: dict[str, Domain] = {}
         self.apps: dict[str, App] = {}
@@ -66,6 +70,7 @@ class Capture:
         self._keyring = keyring
         self._check = check
         self._judge = judge
+        self._treatment = treatment
         self._clock = clock
         self._telemetry = telemetry
         self._links = Links(keyring.link_key)
@@ -82,12 +87,22 @@ class Capture:
             people=self._people,
             telemetry=telemetry,
             judge=self._judge,
+            treat=lambda event: treated(event, self._treatment(event.user_agent, event.ip)),
             consent_key=self.consent_key,
         )
         clients = ClientAddresses(config.trusted_proxies)
         addresses = Addresses(self._links, self._tenants, self._hosts)
-        witness = Witness(clock, os.urandom)
-        tracking = Tracking(addresses, hits, self._people, clients, Throttle(clock), witness, telemetry, self._stops)
+        tracking = Tracking(
+            addresses=addresses,
+            hits=hits,
+            people=self._people,
+            clients=clients,
+            throttle=Throttle(clock),
+            witness=Witness(clock, os.urandom),
+            telemetry=telemetry,
+            stops=self._stops,
+            is_blocked=lambda agent, client: Treatment.BLOCK in self._treatment(agent, client),
+        )
         beacon = Beacon(
             sites=self.sites, hits=hits, clock=clock, chance=os.urandom, telemetry=telemetry, address_of=clients
         )
@@ -184,7 +199,8 @@ def _refill(mapping: dict[str, Any], content: dict[str, Any]) -> None:
 
 
 def _tracking(domain: Domain) -> TrackingDomain:
-    return TrackingDomain(domain.name, domain.tenant, halon_of(domain) if domain.halon_keys else None)
+    halon = halon_of(domain) if domain.halon_keys else None
+    return TrackingDomain(domain.name, domain.tenant, halon, Choices(domain.lists, domain.channels))
 
 
 def halon_of(domain: Domain) -> HalonLinks:

@@ -47,6 +47,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     trusted_proxies: tuple[str, ...] = ()
     reading_time: bool = False
     settled_verdicts: bool = False
+    bots_file: str = ""
+    networks_file: str = ""
     spool_file: str = ""
     spool_bytes: int = 64_000_000
     log_level: str = "warning"
@@ -67,6 +69,8 @@ _HELP = {
     "trusted_proxies": "Networks (CIDR) of proxies in front, whose X-Forwarded-For is believed.",
     "reading_time": "Measure how long messages stay open, by pictures that come slowly; ask people first.",
     "settled_verdicts": "Judge hits again when others are seen beside them; about 10 us of a processor for each hit.",
+    "bots_file": "TOML file of agents and networks whose hits are ignored, stripped or blocked (docs/verdict.md).",
+    "networks_file": "TOML file of the networks that verdicts look at: `mail_gateways = [CIDR, …]` (docs/verdict.md).",
     "spool_file": "File where hits wait while the log is slow or full; empty: `spool` in the data folder.",
     "spool_bytes": "Bytes of that file, taken at the start.",
     "log_level": "debug, info, warning or error: what the process writes to its standard error.",

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import uvicorn
 
@@ -31,8 +31,11 @@ from aftersend.egress import Egress
 from aftersend.keyring import Keyring
 from aftersend.pipeline.deliveries import Deliveries
 from aftersend.pipeline.derivation import Derivation
+from aftersend.pipeline.directory import Directory, read_directory
 from aftersend.pipeline.firsts import KEPT, FirstsFollower
 from aftersend.pipeline.intake import Intake
+from aftersend.pipeline.networks import read_lists
+from aftersend.pipeline.reclassification import Difference, reclassify
 from aftersend.pipeline.settling import KEPT as VERDICTS_KEPT
 from aftersend.pipeline.settling import SettledLog, Settling
 from aftersend.pipeline.verdict import Rules, read_rules
@@ -73,6 +76,8 @@ STOP_SECONDS = 10
 
 log = logging.getLogger("aftersend")
 
+R = TypeVar("R")
+
 
 # --- one instance
 
@@ -89,6 +94,7 @@ class Instance:
         settling: Settling,
         verdicts: SqliteVerdicts,
         rules: Rules,
+        directory: Directory,
         keyring: Keyring,
         config: Config,
         clock: Callable[[], int],
@@ -109,6 +115,7 @@ class Instance:
             keyring=keyring,
             check=lambda token, scope: self.access.check(token, scope).tenant,
             judge=rules.judged,
+            treatment=directory.treatment,
             clock=clock,
             telemetry=self.telemetry,
         )
@@ -136,6 +143,7 @@ class Instance:
         self._people = people
         self._settling = settling
         self._verdicts = verdicts
+        self._rules = rules
         native = frozenset(name for name, dialect in dialects().items() if dialect.native_firsts)
         self.follower = FirstsFollower(store, firsts, native)
         self._tasks: list[asyncio.Task[None]] = []
@@ -267,6 +275,7 @@ class Instance:
             transport_names=transport_names,
             transport_for=transport_for,
             probe=self.probe,
+            reclassify=self.reclassify,
             replay_quarantined=self.replay_quarantined,
             clock=self.clock,
             telemetry=self.telemetry,
@@ -289,6 +298,12 @@ class Instance:
         yield "log_head", {}, self.store.head()
         yield "log_tail", {}, self.store.tail()
         yield "ready", {}, 0 if self.ready() else 1
+
+    async def reclassify(self, tenant: str | None, since: int, until: int | None, apply: bool) -> Difference:
+        """Judge hits that were kept by the rules as they are now. Raises StoreError."""
+        return await reclassify(
+            self.store, self._verdicts, self._rules, self.clock, since=since, until=until, tenant=tenant, apply=apply
+        )
 
     async def replay_quarantined(self, tenant: str | None, limit: int) -> dict[str, int]:
         """Read what is in quarantine again; what is read now leaves it."""
@@ -329,6 +344,16 @@ class Instance:
         await self._verdicts.forget(now - VERDICTS_KEPT)
 
 
+def _read(path: str, setting: str, reader: Callable[[bytes], R]) -> R:
+    """What a file of the operator says; no file says nothing. Raises ConfigurationError."""
+    try:
+        return reader(Path(path).read_bytes() if path else b"")
+    except OSError as error:
+        raise ConfigurationError(f"{setting}: {path}: {(error.strerror or str(error)).lower()}") from None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{setting}: {path}: {error}") from None
+
+
 async def _supervised(name: str, work: Callable[[], Any]) -> None:
     """Run a loop that should never end; one that breaks begins again after a while."""
     wait = 0.1
@@ -352,6 +377,8 @@ async def opened(
     """The instance in a data folder, held by this process alone. Raises StoreError in one line."""
     keyring = Keyring.open(Path(config.keyring_file) if config.keyring_file else data / "keyring.json", create=create)
     clock = time.time_ns
+    rules = read_rules(networks=_read(config.networks_file, "networks_file", read_lists))
+    directory = _read(config.bots_file, "bots_file", read_directory)
     store = await SqliteStore.open(
         data,
         clock=clock,
@@ -365,12 +392,11 @@ async def opened(
         people = SqlitePeople.open(data, clock)
         await people.load()
         verdicts = SqliteVerdicts.open(data)
-        rules = read_rules()
         settling = await Settling.open(store, verdicts, rules, clock)
     except BaseException:
         await store.close()
         raise
-    instance = Instance(data, store, firsts, people, settling, verdicts, rules, keyring, config, clock)
+    instance = Instance(data, store, firsts, people, settling, verdicts, rules, directory, keyring, config, clock)
     try:
         await instance.load()
         yield instance

@@ -1,5 +1,6 @@
 """Links of a rewritten message, on a real server: where they lead, and what is kept of who follows them."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from email import message_from_bytes
@@ -7,7 +8,7 @@ from email import message_from_bytes
 import aiohttp
 import msgspec
 import pytest
-from tests.acceptance.conftest import Server
+from tests.acceptance.conftest import COMMAND, Server, run
 
 HOST = "links.shop.example"
 MESSAGE = b"""From: shop@shop.example\r
@@ -168,3 +169,91 @@ async def test_halons_links_are_read_where_the_domain_has_halons_keys(server: Se
         "GET", f"{server.url}/c/{token}", headers={"Host": "h.shop.example"}, allow_redirects=False
     ) as answer:
         assert (answer.status, answer.headers["location"]) == (302, "http://example.com/example/path")
+
+
+async def set_files(server: Server, **texts: str) -> None:
+    """The server again, with these files in its settings."""
+    await server.stop()
+    lines = []
+    for setting, text in texts.items():
+        file = server.data / f"{setting}.toml"
+        file.write_text(text)
+        lines.append(f'{setting} = "{file}"\n')
+    settings = server.data / "aftersend.toml"
+    settings.write_text("".join(lines) + settings.read_text())
+    await server.start()
+
+
+async def test_hits_in_the_operators_directory_are_kept_as_far_as_it_says(server: Server, visitor: Visitor) -> None:
+    mail = await rewritten(server)
+    entries = {"UptimeMonitor": "ignore", "Scraper": "block", "Shy": "without_agent"}
+    text = "".join(f'[[entries]]\nagent = "{agent}"\ndo = "{do}"\n' for agent, do in entries.items())
+    text += '[[entries]]\nnetwork = "127.0.0.0/8"\ndo = "without_address"\n'
+    await set_files(server, bots_file=text)
+    answers = {}
+    for agent in (*entries, "Firefox"):
+        status, _, headers = await visitor.go("GET", mail.click, User_Agent=f"{agent}/1.0")
+        answers[agent] = status, "location" in headers
+    assert answers == {
+        "UptimeMonitor": (302, True),
+        "Scraper": (403, False),
+        "Shy": (302, True),
+        "Firefox": (302, True),
+    }
+    assert (await visitor.go("GET", mail.pixel, User_Agent="Scraper/1.0"))[0] == 403
+    kept = [event for event in await hits(server) if event["type"] == "email.clicked"]
+    assert [event.get("user_agent") for event in kept] == [None, "Firefox/1.0"]
+    assert all("ip" not in event for event in kept)
+
+
+async def test_hits_are_judged_anew_when_the_networks_change_and_the_difference_is_shown_first(
+    server: Server, visitor: Visitor
+) -> None:
+    mail = await rewritten(server)
+    await visitor.go("GET", mail.click)
+    await set_files(server, networks_file='mail_gateways = ["127.0.0.0/8"]\n')
+    asked = ("reclassify", "--since", "2020-01-01T00:00:00Z", "--data", str(server.data))
+    shown = msgspec.json.decode(await run(*asked, "--json"))
+    assert shown["hits"] == 2, "the click, and the first one"
+    assert [change["becomes"] for change in shown["changes"]] == ["machine"]
+    assert not shown["applied"]
+    assert [event["type"] for event in await hits(server)] == ["email.clicked", "email.first_clicked"]
+    await run(*asked, "--until", str(shown["until"]), "--apply")
+    told = [event for event in await hits(server) if event["type"] == "event.reclassified"]
+    assert {event["actor"]["kind"] for event in told} == {"machine"}  # type: ignore[index]
+    again = msgspec.json.decode(await run(*asked, "--json"))
+    assert again["changes"] == []
+
+
+async def test_a_preference_page_offers_the_lists_and_channels_of_its_host(server: Server) -> None:
+    await run(
+        *("domains", "add", HOST, "--list", "n=Spring news", "--channel", "email", "sms", "--data", str(server.data))
+    )
+    page = b'<a href="aftersend:preferences">Preferences</a></body>'
+    status, data, _ = await server.request("POST", "/v1/rewrite", MESSAGE.replace(b"</body>", page))
+    assert status == 200
+    found = re.search(rf"https://{HOST}/p/[^\"<>\s]+", data.decode())
+    assert found is not None
+    visitor = Visitor(server)
+    _, page, _ = await visitor.go("GET", found[0])
+    assert b"Spring news" in page
+    assert b'value="sms"' in page
+    form = {"Content_Type": "application/x-www-form-urlencoded"}
+    assert (await visitor.go("POST", found[0], b"preferences=save&list=n&channel=sms", **form))[0] == 200
+    ended = [(event["type"], event.get("list_id")) for event in await hits(server)]
+    assert ended == [("email.unsubscribed", "n"), ("sms.unsubscribed", None)]
+
+
+async def test_a_file_of_settings_that_cannot_be_read_stops_the_start_in_one_line(server: Server) -> None:
+    await server.stop()
+    bad = server.data / "bots.toml"
+    bad.write_text('[[entries]]\ndo = "dance"\n')
+    for setting, path, told in (("--bots-file", bad, b"bots_file: "), ("--networks-file", "/nowhere", b"no such file")):
+        process = await asyncio.create_subprocess_exec(
+            *(*COMMAND, "serve", "--data", str(server.data), "--listen", "127.0.0.1:0", setting, str(path)),
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, err = await process.communicate()
+        assert process.returncode == 1
+        assert told in err
+        assert err.count(b"\n") == 1

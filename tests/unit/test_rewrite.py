@@ -465,3 +465,38 @@ def test_a_message_that_halon_rewrote_is_tracked_by_nobody_else() -> None:
     result = rewrite(message, halon, sign)
     assert result.message == message
     assert result.skipped == {"own": 1, "off": 1, "scheme": 1, "fragment": 1}
+
+
+# pages of our own
+
+
+PAGES = (
+    '<a href="aftersend:preferences">p</a><a href=" aftersend:Unsubscribe ">u</a><a href=aftersend:confirm>c</a>'
+    '<a href="aftersend:dance">d</a>'
+)
+
+
+@pytest.mark.parametrize("level", Level)
+@pytest.mark.parametrize("clicks", [True, False])
+def test_a_message_can_link_to_our_own_pages_whatever_is_tracked(level: Level, clicks: bool) -> None:
+    result = done(PAGES, level=level, clicks=clicks, bottom=False, unsubscribe=False)
+    found = {link.purpose: link for link in signed(result.message)}
+    assert found.keys() == {Purpose.PREFERENCES, Purpose.UNSUBSCRIBE, Purpose.CONFIRM}
+    assert {link.recipient for link in found.values()} == {"alice@example.org"}
+    assert b'href="aftersend:dance"' in result.message
+    assert result.links == 3
+
+
+def test_a_message_for_nobody_in_particular_has_no_pages() -> None:
+    message = html(PAGES).replace(b"To: Alice <alice@example.org>\r\n", b"")
+    assert b'"aftersend:preferences"' in rewrite(message, plan(), sign).message
+
+
+def test_the_picture_for_reading_time_stands_at_the_bottom_where_it_is_wanted() -> None:
+    body = "<html><body><p>x</p></body></html>"
+    assert Purpose.READ not in {link.purpose for link in signed(done(body).message)}
+    result = done(body, reading=True, bottom=False, unsubscribe=False)
+    assert [link.purpose for link in signed(result.message)] == [Purpose.READ]
+    assert b'alt=""></body>' in result.message
+    assert result.pixels == 1
+    assert list(signed(done(body, reading=True, level=Level.NONE, unsubscribe=False).message)) == []

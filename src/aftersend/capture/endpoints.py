@@ -6,8 +6,8 @@ person asks for in a form is answered 200 only when it is durable in the log or 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Container, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Container
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -17,7 +17,7 @@ from aftersend.capture.exchange import Receive, Scope, Send
 from aftersend.capture.forms import Form, is_one_click, read_form
 from aftersend.capture.targets import safe_target, target_host
 from aftersend.capture.tokens import LinkError, Purpose
-from aftersend.capture.visits import Addresses, Meaning, Visit, Witness, visit_of
+from aftersend.capture.visits import Addresses, Choices, Meaning, Visit, Witness, visit_of
 from aftersend.contracts import Hits, People
 from aftersend.core.consent import LEVELS, Level, person_key
 from aftersend.core.errors import StoreError
@@ -35,15 +35,6 @@ _PLACES = {1: "top", 2: "bottom"}
 
 
 @dataclass(frozen=True, slots=True)
-class Choices:
-    """What a tenant's preference page offers to end."""
-
-    lists: Mapping[str, str] = field(default_factory=dict)
-    """Names for people, by the list's id."""
-    channels: tuple[str, ...] = ("email",)
-
-
-@dataclass(frozen=True, slots=True)
 class Tracking:
     """What the endpoints work with."""
 
@@ -56,7 +47,8 @@ class Tracking:
     telemetry: Telemetry
     stops: Container[Stop] = frozenset()
     """Links that lead nowhere any more; may change while it is used."""
-    choices: Callable[[str], Choices] = lambda tenant: Choices()
+    is_blocked: Callable[[str, str], bool] = lambda agent, client: False
+    """Whether a user agent, or an address, is one that the operator answers with an error."""
 
 
 def endpoints(tracking: Tracking) -> dict[str, App]:
@@ -105,6 +97,14 @@ class Endpoint:
         self._tracking.telemetry.count("links_refused_total", reason=error.reason, purpose=self.purpose.value)
         return await self._tracking.throttle.miss(visit.client)
 
+    async def block(self, send: Send, visit: Visit) -> bool:
+        """Answer with an error who is not wanted here; False: who asks may go on."""
+        if not self._tracking.is_blocked(visit.user_agent, visit.client):
+            return False
+        self._tracking.telemetry.count("hits_blocked_total", purpose=self.purpose.value)
+        await tell(send, visit, "blocked", 403)
+        return True
+
     async def refuse(self, send: Send, visit: Visit, error: LinkError) -> None:
         """404 with a page that says what became of the link; 429 for a source that has tried too many."""
         if not await self.miss(visit, error):
@@ -138,6 +138,8 @@ class Clicks(Endpoint):
         visit = self.visit(scope)
         if visit.method not in ("GET", "HEAD"):
             await send_refusal(send, b"GET, HEAD")
+            return
+        if await self.block(send, visit):
             return
         try:
             meaning = self.meaning(visit)
@@ -181,6 +183,8 @@ class Opens(Endpoint):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The pixel."""
         visit = self.visit(scope)
+        if await self.block(send, visit):
+            return
         try:
             meaning = self.meaning(visit)
         except LinkError as error:
@@ -293,8 +297,8 @@ class Preferences(Endpoint):
         await tell(send, visit, "saved" if kept else "failed", 200 if kept else 503)
 
     def _choices(self, meaning: Meaning) -> Choices:
-        """What the tenant offers, and the list of the message itself."""
-        choices = self._tracking.choices(meaning.tenant)
+        """What the host offers, and the list of the message itself."""
+        choices = self._tracking.addresses.choices(meaning.host)
         if not meaning.list_id or meaning.list_id in choices.lists:
             return choices
         return Choices({meaning.list_id: meaning.list_id, **choices.lists}, choices.channels)

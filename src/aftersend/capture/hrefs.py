@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from aftersend.capture.links import ADDRESS_LIMIT
 from aftersend.capture.targets import target_host
-from aftersend.capture.tokens import LinkError
+from aftersend.capture.tokens import LinkError, Purpose
 
 # Browsers drop these wherever they stand in an address, and white space around it.
 _DROPPED = re.compile(r"[\t\n\r]+")
@@ -24,12 +24,23 @@ _PLAIN = re.compile(
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
 
 
+PAGES = {
+    "aftersend:unsubscribe": Purpose.UNSUBSCRIBE,
+    "aftersend:confirm": Purpose.CONFIRM,
+    "aftersend:preferences": Purpose.PREFERENCES,
+}
+"""What a message writes where a link to one of our own pages shall stand."""
+
+
 class Judged(NamedTuple):
     """An address and, where it is left alone, why."""
 
     target: str
     reason: str = ""
-    """off, empty, fragment, template, relative, scheme, unsafe, own, listed, charset, too_long, too_many."""
+    """off, empty, fragment, template, relative, scheme, unsafe, own, listed, charset, too_long, too_many.
+
+    Or `page`: the target is a key of PAGES.
+    """
 
 
 def judge(text: str, own: Collection[str], listed: Collection[str]) -> Judged:
@@ -48,7 +59,7 @@ def _judge_closely(text: str, own: Collection[str], listed: Collection[str]) -> 
     if scheme is None:
         return Judged(target, "relative")
     if scheme[1].lower() not in ("http", "https"):
-        return Judged(target, "scheme")
+        return Judged(target.lower(), "page") if target.lower() in PAGES else Judged(target, "scheme")
     if len(target) > ADDRESS_LIMIT:
         return Judged(target, "too_long")
     try:

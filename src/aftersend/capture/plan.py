@@ -54,6 +54,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     """A pixel at the top."""
     bottom: bool = True
     """A pixel at the bottom: only this one is missed where a mail program clips the message."""
+    reading: bool = False
+    """A picture beside the pixel at the bottom that measures how long the message stays open."""
     unsubscribe: bool = True
     untracked: frozenset[str] = frozenset()
     """Domains, in lower case, that links lead to directly; so for all below them."""

@@ -80,9 +80,13 @@ class Recorder:
         consent_key: Callable[[], bytes],
         telemetry: Telemetry,
         judge: Callable[[Event], Event] = lambda event: event,
+        treat: Callable[[Event], Event | None] = lambda event: event,
     ) -> None:
-        """`consent_key` gives the secret that ids of anonymous events are made with; `judge` says who did it."""
+        """`consent_key` gives the secret that ids of anonymous events are made with; `judge` says who did it, and
+        `treat` what the operator lets be kept of it (None: nothing).
+        """
         self._judge = judge
+        self._treat = treat
         self._log = log
         self._spool = spool
         self._people = people
@@ -104,6 +108,10 @@ class Recorder:
                 event = self._judge(event)
             except Exception:
                 log.exception("who made a hit could not be judged; it is kept without that")
+            treated = self._treat(event)
+            if treated is None:
+                return True
+            event = treated
             try:
                 kept = self._lowered(event, level)
             except StoreError:

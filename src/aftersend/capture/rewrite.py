@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from aftersend.capture.about import PREFIX, about, value_of
 from aftersend.capture.charsets import Edit, Reading, read_body
-from aftersend.capture.hrefs import judge, read_attribute, write_attribute
+from aftersend.capture.hrefs import PAGES, judge, read_attribute, write_attribute
 from aftersend.capture.html import Href, scan
 from aftersend.capture.links import ADDRESS_LIMIT, Link
 from aftersend.capture.message import AMP, HTML, TEXT, Message, Part, read_message
@@ -43,6 +43,7 @@ _PIXELS = {
 class _Pixel(Struct, frozen=True, gc=False):
     start: int
     place: int
+    purpose: Purpose = Purpose.OPEN
 
 
 def rewrite(message: bytes, plan: Plan, sign: Sign) -> Rewritten:
@@ -52,11 +53,10 @@ def rewrite(message: bytes, plan: Plan, sign: Sign) -> Rewritten:
     if found.head_end < 0:
         return Rewritten(message, warnings=work.warnings())
     edits = work.head()
-    if work.link.level > Level.NONE:
-        for part in found.parts:
-            body = work.part(message[part.start : part.end], part)
-            if body is not None:
-                edits.append((part.start, part.end, body))
+    for part in found.parts:
+        body = work.part(message[part.start : part.end], part)
+        if body is not None:
+            edits.append((part.start, part.end, body))
     if edits and any(field.name == b"dkim-signature" for field in found.fields):
         work.note("signed_before")
     result = spliced(message, edits)
@@ -71,6 +71,8 @@ class _Work:
         self.sign = sign
         self.found = found
         self.link, notes = about(found.fields, plan)
+        self.tracks = self.link.level > Level.NONE
+        self.clicks = self.tracks and plan.clicks
         self.links = self.pixels = 0
         self.skipped: Counter[str] = Counter()
         self._notes = dict.fromkeys(found.notes + notes)
@@ -107,7 +109,7 @@ class _Work:
 
     def part(self, raw: bytes, part: Part) -> bytes | None:
         """The raw body with its links and pixels, or None where it stays as it is."""
-        if part.type == TEXT and not (self.plan.text and self.plan.clicks):
+        if part.type == TEXT and not (self.plan.text and self.clicks):
             return None
         body = read_transfer(raw, part.encoding)
         if body is None:
@@ -137,7 +139,7 @@ class _Work:
     def _html_edits(self, reading: Reading, type_: str, rule: LineRule | None) -> list[Edit]:
         page = scan(reading.scanned, office=self.plan.office)
         edits: list[Edit] = []
-        for spot in self._spots(page.hrefs if self.plan.clicks else [], type_, page.top, page.bottom):
+        for spot in self._spots(page.hrefs, type_, page.top, page.bottom):
             if isinstance(spot, _Pixel):
                 edits += self._pixel(spot, type_, rule)
                 continue
@@ -148,7 +150,7 @@ class _Work:
 
     def _spots(self, hrefs: list[Href], type_: str, top: int, bottom: int | None) -> Iterable[Href | _Pixel]:
         """Links and pixels in the order of the source; pixels only in the first part of its type."""
-        if type_ in self._seen:
+        if type_ in self._seen or not self.tracks:
             return hrefs
         self._seen.add(type_)
         pixels = [_Pixel(top, TOP)] if self.plan.top else []
@@ -156,6 +158,8 @@ class _Work:
             self.note("no_place")
         elif self.plan.bottom and bottom is not None:
             pixels.append(_Pixel(bottom, BOTTOM))
+        if self.plan.reading and bottom is not None:
+            pixels.append(_Pixel(bottom, BOTTOM, Purpose.READ))
         return sorted([*pixels, *hrefs], key=_start) if pixels else hrefs
 
     def _text_edits(self, reading: Reading, rule: LineRule | None) -> list[Edit]:
@@ -181,7 +185,11 @@ class _Work:
         target = address = ""
         if not reason:
             target, reason = self._target(reading, start, end, html)
-        if not reason:
+        if reason == "page" and self.link.recipient:
+            address = self._address(PAGES[target])
+        elif not self.clicks:
+            return ""
+        elif not reason:
             address = self._address(Purpose.CLICK, self.links + 1, target)
         if not address:
             self.skipped[reason or "too_long"] += 1
@@ -198,7 +206,7 @@ class _Work:
         return judge(read_attribute(value) if html else value, self.plan.own_hosts, self.plan.untracked)
 
     def _pixel(self, spot: _Pixel, type_: str, rule: LineRule | None) -> list[Edit]:
-        address = self._address(Purpose.OPEN, spot.place)
+        address = self._address(spot.purpose, spot.place)
         pixel = _PIXELS[type_].format(write_attribute(address, quoted=True))
         if not address or (rule and len(pixel) > LINE_LIMIT):
             self.note("pixel_too_long")

@@ -37,6 +37,9 @@ Ways = Callable[[str, str], Way]
 """From a tenant and a tracking domain, or nothing for its only one, by their names. Raises UsageError."""
 
 
+_RELAY_OPTIONS = ("clicks", "text", "office", "top", "bottom", "reading", "unsubscribe")
+
+
 class Choices(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What may be chosen for a message: in the query of `POST /v1/rewrite`, as options of `aftersend rewrite`."""
 
@@ -48,6 +51,7 @@ class Choices(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     office: bool | None = None
     top: bool | None = None
     bottom: bool | None = None
+    reading: bool | None = None
     unsubscribe: bool | None = None
     recipient: Text | None = None
     message_id: Text | None = None
@@ -86,7 +90,7 @@ def plan_of(way: Way, **options: Any) -> Plan:
 
 def options_of(settings: RelaySettings) -> dict[str, Any]:
     """What the relay's settings say of every message, as fields of Plan."""
-    options = {name: getattr(settings, name) for name in ("clicks", "text", "office", "top", "bottom", "unsubscribe")}
+    options = {name: getattr(settings, name) for name in _RELAY_OPTIONS}
     untracked = frozenset(host.lower() for host in settings.untracked)
     return {**options, "level": Level[settings.level.upper()], "untracked": untracked}
 

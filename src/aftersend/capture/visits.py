@@ -33,6 +33,17 @@ _NONCES_AT_ONCE = 128
 _PREFETCH_HEADERS = [(name, name.encode()) for name in PREFETCH_HEADERS]
 
 
+class Choices(Struct, frozen=True):
+    """What a preference page offers to end."""
+
+    lists: Mapping[str, str] = {}
+    """Names for people, by the list's id."""
+    channels: tuple[str, ...] = ("email",)
+
+
+NO_CHOICES = Choices()
+
+
 class TrackingDomain(Struct, frozen=True):
     """A tracking domain, as the endpoints need it."""
 
@@ -41,6 +52,7 @@ class TrackingDomain(Struct, frozen=True):
     tenant: str
     halon: HalonLinks | None = None
     """What reads Halon's tokens there."""
+    choices: Choices = Choices()
 
 
 class Meaning(Struct, frozen=True, gc=False):
@@ -88,6 +100,11 @@ class Addresses:
         if form is Form.REFERENCE:
             token = self._referred(token)
         return self._meant(self._links.open(token, purpose), host)
+
+    def choices(self, host: str) -> Choices:
+        """What the preference page of a host offers."""
+        domain = self._domains.get(host)
+        return domain.choices if domain is not None else NO_CHOICES
 
     def _referred(self, token: str) -> str:
         sealed = self._find_reference(read_reference(token))

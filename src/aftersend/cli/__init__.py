@@ -48,6 +48,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "ingest": Command("ingestion:ingest", "Take files into the log; safe to repeat."),
         "rewrite": Command("rewriting:rewrite", "Links, pixel and one-click unsubscribe into a message."),
         "tail": Command("events:tail", "Show the newest events, and those that come."),
+        "reclassify": Command("verdicts:reclassify", "Judge hits anew, after a change of the rules."),
         "quarantine": Command("records:quarantine", "What could not be read, kept with the reason."),
     },
     "What is registered": {

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, closing, contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -101,9 +101,11 @@ def connected(target: Target) -> Iterator[Client]:
     if target.url:
         if not target.key:
             raise UsageError("--url needs a key: --key as_…, or AFTERSEND_KEY in the environment")
-        yield Client(_Net(target.url), target.tenant, {"authorization": f"Bearer {target.key}"})
+        with closing(_Net(target.url)) as net:
+            yield Client(net, target.tenant, {"authorization": f"Bearer {target.key}"})
     elif _answers(target.data / SOCKET):
-        yield Client(_Socket(target.data / SOCKET), target.tenant)
+        with closing(_Socket(target.data / SOCKET)) as near:
+            yield Client(near, target.tenant)
     else:
         with _in_process(target.data) as way:
             yield Client(way, target.tenant)
@@ -148,6 +150,10 @@ class _Net:
             self._connection.close()
             reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
             raise AftersendError(f"{self._name} does not answer: {reason}") from None
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._connection.close()
 
 
 class _SocketConnection(HTTPConnection):

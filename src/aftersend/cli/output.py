@@ -82,6 +82,18 @@ class Progress(Protocol):
 
 
 @contextmanager
+def waiting(title: str) -> Iterator[None]:
+    """A sign of life on standard error while work goes on elsewhere; nothing where that is not a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(title):
+        yield
+
+
+@contextmanager
 def progress(title: str, total: int | None) -> Iterator[Progress]:
     """A bar on standard error for bytes of work; nothing where that is not a terminal."""
     if not sys.stderr.isatty():

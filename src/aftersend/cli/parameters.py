@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -55,3 +56,18 @@ def split_pairs(pairs: tuple[str, ...], option: str) -> dict[str, str]:
             raise UsageError(f"{option} takes NAME=VALUE, not {pair!r}")
         found[name] = value
     return found
+
+
+def read_values(pairs: Mapping[str, str], option: str) -> dict[str, str]:
+    """Values as they stand or, with `@`, from a file, which keeps secrets out of the list of processes.
+
+    Raises UsageError.
+    """
+    return {name: _from_file(text[1:], option) if text.startswith("@") else text for name, text in pairs.items()}
+
+
+def _from_file(path: str, option: str) -> str:
+    try:
+        return Path(path).expanduser().read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{option}: {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None

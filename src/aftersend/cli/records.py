@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 from aftersend.cli import DONE, PARTLY
 from aftersend.cli.client import connected
 from aftersend.cli.output import print_fields, print_json, print_table, say
-from aftersend.cli.parameters import HERE, PLAIN, AsJson, Target, split_pairs
+from aftersend.cli.parameters import HERE, PLAIN, AsJson, Target, read_values, split_pairs
 from aftersend.config import load
 from aftersend.core.errors import UsageError
 from aftersend.core.timestamps import format_time
@@ -165,10 +165,30 @@ def remove_tenant(name: str, /, *, target: Target = HERE) -> None:
 
 
 @domains.command(name="add")
-def add_domain(name: str, /, *, target: Target = HERE, json: AsJson = False) -> None:
+def add_domain(
+    name: str,
+    /,
+    *,
+    offer: Annotated[
+        tuple[str, ...],
+        Parameter(name="--list", show_default=False, help="ID=NAME: a list that its preference page offers to end."),
+    ] = (),
+    channel: Annotated[
+        tuple[str, ...],
+        Parameter(consume_multiple=True, show_default=False, help="Channels that the page offers to end; e-mail."),
+    ] = ("email",),
+    halon_key: Annotated[
+        tuple[str, ...],
+        Parameter(show_default=False, help="ID=KEY: a key of Halon's links behind which the host stands (1 to 254)."),
+    ] = (),
+    target: Target = HERE,
+    json: AsJson = False,
+) -> None:
     """Have a host serve only tracking links."""
+    fields: dict[str, Any] = {"name": name, "lists": split_pairs(offer, "--list"), "channels": list(channel)}
+    fields["halon_keys"] = read_values(split_pairs(halon_key, "--halon-key"), "--halon-key")
     with connected(target) as client:
-        made = client.call("POST", "/v1/domains", {"name": name})
+        made = client.call("POST", "/v1/domains", fields)
     if json:
         print_json(made)
     else:

@@ -41,6 +41,9 @@ def rewrite(
     top: Annotated[bool, Parameter(show_default=False, help="A pixel at the top too.")] = False,
     no_clicks: Annotated[bool, Parameter(show_default=False, help="Leave links alone.")] = False,
     no_pixel: Annotated[bool, Parameter(show_default=False, help="No pixel at the bottom.")] = False,
+    reading: Annotated[
+        bool, Parameter(show_default=False, help="A picture that measures how long it stays open; ask people first.")
+    ] = False,
     no_unsubscribe: Annotated[bool, Parameter(show_default=False, help="No List-Unsubscribe.")] = False,
     json: Annotated[
         bool, Parameter(name="--json", show_default=False, help="The report as a line of JSON on standard error.")
@@ -55,7 +58,7 @@ def rewrite(
         raise UsageError(f"standard input must be one message, of at most {MESSAGE_LIMIT // 1_000_000} MB")
     wishes = {"domain": domain, "recipient": recipient, "message_id": message_id, "campaign_id": campaign_id}
     wishes |= {"list_id": list_id, "level": level}
-    flags = {"text": text, "office": office, "top": top, "clicks": not no_clicks}
+    flags = {"text": text, "office": office, "top": top, "reading": reading, "clicks": not no_clicks}
     flags |= {"bottom": not no_pixel, "unsubscribe": not no_unsubscribe}
     wishes |= {name: "true" if flag else "false" for name, flag in flags.items()}
     with connected(target) as client:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -11,7 +10,7 @@ from cyclopts import App, Parameter
 
 from aftersend.cli.client import Client, connected
 from aftersend.cli.output import hint, print_fields, print_json, print_table, say
-from aftersend.cli.parameters import HERE, PLAIN, AsJson, Target, split_pairs
+from aftersend.cli.parameters import HERE, PLAIN, AsJson, Target, read_values, split_pairs
 from aftersend.cli.records import readable, show_list
 from aftersend.core.errors import AftersendError, UsageError
 
@@ -64,6 +63,13 @@ class Fields:
             "Signing secret (whsec_… or whsk_…); several while they change, the newest first; without it one is made."
         ),
     ] = None
+    verdict: Annotated[
+        Literal["at_once", "settled"] | None, _one("Who did it: as judged at once, or as it stands 15 minutes later.")
+    ] = None
+    corrections: Annotated[
+        bool | None,
+        Parameter(negative="--no-corrections", show_default=False, help="Tell later verdicts too, as events."),
+    ] = None
     option: Annotated[tuple[str, ...] | None, _one("NAME=VALUE: an option of the dialect.")] = None
     transport: Annotated[
         str | None, _one("How they leave; without it what the URL is for. See `aftersend transports`.")
@@ -99,22 +105,12 @@ def record_of(given: Fields) -> dict[str, Any]:
         if field.name in ("header", "option"):
             value = split_pairs(value, f"--{field.name}")
         elif field.name == "setting":
-            value = {key: _from_file(text) for key, text in split_pairs(value, "--setting").items()}
+            value = read_values(split_pairs(value, "--setting"), "--setting")
         elif field.name == "test":
             value = {"only": True, "none": False, "both": None}[value]
         record[_RENAMED.get(field.name, field.name)] = list(value) if isinstance(value, tuple) else value
     batch = {name: getattr(given, name) for name in _BATCH if getattr(given, name) is not None}
     return {**record, "batch": batch} if batch else record
-
-
-def _from_file(text: str) -> str:
-    """The value itself, or with `@` what stands in a file: secrets then stay out of the list of processes."""
-    if not text.startswith("@"):
-        return text
-    try:
-        return Path(text[1:]).expanduser().read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--setting: {text[1:]} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _path(name: str, rest: str = "") -> str:

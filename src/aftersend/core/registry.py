@@ -80,6 +80,10 @@ class Domain(Struct, frozen=True, kw_only=True):
     """Keys of Halon's links behind which this host stands, by their id (1 to 254)."""
     halon_short_keys: bool = False
     """Allow keys shorter than 16 bytes."""
+    lists: dict[str, str] = {}
+    """Lists that its preference page offers to end: names for people by the list's id."""
+    channels: tuple[str, ...] = ("email",)
+    """Channels that its preference page offers to end."""
     created_at: int = 0
     removed_at: int = 0
     """As of a tenant."""

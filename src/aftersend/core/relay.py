@@ -42,6 +42,7 @@ class RelaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     office: bool = False
     top: bool = False
     bottom: bool = True
+    reading: bool = False
     unsubscribe: bool = True
     untracked: tuple[str, ...] = ()
 
@@ -74,6 +75,7 @@ RELAY_HELP = {
     "office": "Links in conditional comments too, which only Outlook shows.",
     "top": "A pixel at the top.",
     "bottom": "A pixel at the bottom.",
+    "reading": "A picture that measures how long a message stays open (reading_time); ask people first.",
     "unsubscribe": "Add List-Unsubscribe for one click (RFC 8058) where the message has none.",
     "untracked": "Domains that links lead to directly; so for all below them.",
 }

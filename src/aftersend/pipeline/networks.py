@@ -8,12 +8,24 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 from itertools import pairwise
 from socket import AF_INET, AF_INET6, inet_pton
 
+import msgspec
+
 from aftersend.core.errors import ConfigurationError
 
 NONE: frozenset[str] = frozenset()
 
 _IPV4 = 0xFFFF << 32
 """Where IPv4 lies in IPv6 (`::ffff:0:0/96`), so that one order holds both."""
+
+
+def read_lists(data: bytes) -> dict[str, list[str]]:
+    """Lists of networks in a TOML file: a name, and CIDRs in brackets. Raises ConfigurationError."""
+    try:
+        lists = msgspec.toml.decode(data, type=dict[str, list[str]])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"lists of networks: {error}") from None
+    Networks(lists)
+    return lists
 
 
 class Networks:

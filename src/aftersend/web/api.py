@@ -15,6 +15,7 @@ from aftersend.web.records import Records
 from aftersend.web.rewriting import Rewrite, Rewriting
 from aftersend.web.services import Guard, Services, http_fault, reply
 from aftersend.web.subscriptions import Subscriptions
+from aftersend.web.verdicts import Verdicts
 
 
 def build_api(services: Services, rewrite: Rewrite) -> Starlette:
@@ -39,6 +40,7 @@ def build_api(services: Services, rewrite: Rewrite) -> Starlette:
         *reading.routes(guard),
         *subscriptions.routes(guard),
         *records.routes(guard),
+        *Verdicts(services).routes(guard),
         *Rewriting(rewrite).routes(guard),
     ]
     return Starlette(routes=routes, exception_handlers={HTTPException: http_fault})

@@ -54,6 +54,8 @@ class Services(Struct, frozen=True):
     """The name of the transport that takes a URL. Raises UsageError."""
     probe: Callable[[Subscription], Awaitable[Outcome]]
     """Whether a subscription's receiver can be reached, and would take something."""
+    reclassify: Callable[[str | None, int, int | None, bool], Awaitable[Struct]]
+    """Judge the hits of a tenant (None: all) between two positions again; the last: whether to tell the difference."""
     replay_quarantined: Callable[[str | None, int], Awaitable[dict[str, int]]]
     clock: Clock
     telemetry: Telemetry

@@ -116,9 +116,7 @@ class Subscriptions:
         revealed = {name: secret.reveal() for name, secret in secrets.items()}
         return {**fields, "transport": transport, "settings": plain, "secrets": revealed}
 
-    async def _checked(
-        self, subscription: Subscription, request: Request, key: Key, usual: str = ""
-    ) -> dict[str, Any]:
+    async def _checked(self, subscription: Subscription, request: Request, key: Key, usual: str = "") -> dict[str, Any]:
         """What the probe found, where the answer shall say so.
 
         `probe`: require (nothing is saved unless the receiver would take events), tell, or skip. Without it a receiver
