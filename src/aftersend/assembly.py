@@ -18,10 +18,11 @@ from aftersend.capture.reading import ReadingTime
 from aftersend.capture.recorder import Recorder
 from aftersend.capture.relay import Relay
 from aftersend.capture.rewriting import Answer, Way, answer_rewrite, domain_for, signer
+from aftersend.capture.shortening import make_links
 from aftersend.capture.spool import Spool
 from aftersend.capture.visits import DIALECT, SOURCE, Addresses, Choices, TrackingDomain, Witness
 from aftersend.config import Config
-from aftersend.contracts import Clock, Entry, Log, People, Registry
+from aftersend.contracts import Clock, Entry, Log, People, References, Registry
 from aftersend.core.consent import Level
 from aftersend.core.errors import ConfigurationError
 from aftersend.core.event import DEFAULT_TENANT, Event, Receipt, Source
@@ -45,6 +46,7 @@ class Capture:
         config: Config,
         log: Log,
         people: People,
+        references: References,
         keyring: Keyring,
         check: Callable[[str, str], str],
         judge: Callable[[Event], Event],
@@ -67,6 +69,7 @@ class Capture:
         self._config = config
         self._log = log
         self._people = people
+        self._references = references
         self._keyring = keyring
         self._check = check
         self._judge = judge
@@ -100,6 +103,7 @@ class Capture:
             throttle=Throttle(clock),
             witness=Witness(clock, os.urandom),
             telemetry=telemetry,
+            references=self._references,
             stops=self._stops,
             is_blocked=lambda agent, client: Treatment.BLOCK in self._treatment(agent, client),
         )
@@ -166,6 +170,10 @@ class Capture:
     def rewrite(self, message: bytes, query: Mapping[str, str], tenant: str) -> Answer:
         """A message with tracked links, and what was done to it. Raises UsageError and LinkError."""
         return answer_rewrite(message, query, tenant, self.way)
+
+    async def make_links(self, asked: Any, tenant: str) -> list[str]:
+        """Tracked addresses. Raises UsageError, LinkError and StoreError."""
+        return await make_links(asked, lambda domain: self.way(tenant, domain), self._references, os.urandom)
 
     async def set_level(self, tenant: str, person: str, level: Level, before: Level) -> None:
         """Change how much a person lets us keep; the change is an event. Raises StoreError."""

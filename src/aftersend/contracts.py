@@ -313,6 +313,31 @@ class People(Protocol):
         ...
 
 
+class Reference(Struct, frozen=True):
+    """A short link, and the sealed token that it stands for."""
+
+    id: bytes
+    token: str
+    channel: str = "email"
+    """Of the message that it stands in: a click is then `sms.clicked`, for one."""
+
+
+class References(Protocol):
+    """What short links stand for."""
+
+    async def keep(self, references: Sequence[Reference]) -> None:
+        """Write them down, all or none, durably. Raises StoreError."""
+        ...
+
+    async def find(self, id_: bytes) -> Reference | None:
+        """What a reference stands for. Raises StoreError."""
+        ...
+
+    async def forget(self, before: int) -> None:
+        """Drop references made before a time (ns, UTC)."""
+        ...
+
+
 class Verdict(Struct, frozen=True):
     """What was last thought of a hit, after the verdict that it was kept with."""
 
@@ -482,7 +507,7 @@ class Depot(Protocol):
     """What a transport that carries volumes has besides."""
 
     async def put(self, volume: Volume) -> Outcome:
-        """Hand a file over, whole or not at all; once more under its name it replaces itself. Never raises, as `send`."""
+        """Hand a file over, whole or not at all; a second time it replaces itself. Never raises, as `send`."""
         ...
 
 

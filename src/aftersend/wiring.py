@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import uvicorn
 
 from aftersend.assembly import Capture, halon_of
+from aftersend.capture.shortening import LIFE_DAYS
 from aftersend.config import Config, parse_address
 from aftersend.contracts import Transport
 from aftersend.core.consent import Level, person_key
@@ -51,6 +52,7 @@ from aftersend.rack import (
 from aftersend.stores.sqlite import SqliteStore
 from aftersend.stores.sqlite.followers import SqliteFirsts, SqliteVerdicts
 from aftersend.stores.sqlite.people import SqlitePeople
+from aftersend.stores.sqlite.references import SqliteReferences
 from aftersend.telemetry import Telemetry
 from aftersend.transports.http import HttpClient
 from aftersend.web.access import Access
@@ -87,10 +89,12 @@ class Instance:
 
     def __init__(
         self,
+        *,
         data: Path,
         store: SqliteStore,
         firsts: SqliteFirsts,
         people: SqlitePeople,
+        references: SqliteReferences,
         settling: Settling,
         verdicts: SqliteVerdicts,
         rules: Rules,
@@ -112,6 +116,7 @@ class Instance:
             config=config,
             log=store,
             people=people,
+            references=references,
             keyring=keyring,
             check=lambda token, scope: self.access.check(token, scope).tenant,
             judge=rules.judged,
@@ -141,6 +146,7 @@ class Instance:
         )
         self._firsts = firsts
         self._people = people
+        self._references = references
         self._settling = settling
         self._verdicts = verdicts
         self._rules = rules
@@ -251,6 +257,7 @@ class Instance:
         await self.client.close()
         await self.capture.close()
         await self._people.close()
+        await self._references.close()
         await self._verdicts.close()
         await self._firsts.close()
         await self.store.close()
@@ -283,7 +290,7 @@ class Instance:
         )
         return Entry(
             self.doors,
-            build_api(services, self.capture.rewrite),
+            build_api(services, self.capture.rewrite, self.capture.make_links),
             self.capture.domains,
             local=local,
             doors_only=doors_only,
@@ -342,6 +349,7 @@ class Instance:
             await self.deliveries.mark_gap(gap.subscription, gap.since, gap.until, gap.count)
         await self._firsts.forget(now - KEPT)
         await self._verdicts.forget(now - VERDICTS_KEPT)
+        await self._references.forget(now - LIFE_DAYS * DAY)
 
 
 def _read(path: str, setting: str, reader: Callable[[bytes], R]) -> R:
@@ -391,12 +399,26 @@ async def opened(
         firsts = SqliteFirsts.open(data)
         people = SqlitePeople.open(data, clock)
         await people.load()
+        references = SqliteReferences.open(data, clock)
         verdicts = SqliteVerdicts.open(data)
         settling = await Settling.open(store, verdicts, rules, clock)
     except BaseException:
         await store.close()
         raise
-    instance = Instance(data, store, firsts, people, settling, verdicts, rules, directory, keyring, config, clock)
+    instance = Instance(
+        data=data,
+        store=store,
+        firsts=firsts,
+        people=people,
+        references=references,
+        settling=settling,
+        verdicts=verdicts,
+        rules=rules,
+        directory=directory,
+        keyring=keyring,
+        config=config,
+        clock=clock,
+    )
     try:
         await instance.load()
         yield instance

@@ -257,3 +257,45 @@ async def test_a_file_of_settings_that_cannot_be_read_stops_the_start_in_one_lin
         assert process.returncode == 1
         assert told in err
         assert err.count(b"\n") == 1
+
+
+async def test_a_text_message_gets_short_links_that_know_their_channel(server: Server, visitor: Visitor) -> None:
+    asked = {"target": "https://shop.example/p", "recipient": "+4915112345678", "campaign_id": "spring"}
+    links = [{**asked, "short": True, "channel": "sms"}, {**asked, "target": "", "purpose": "unsubscribe"}]
+    links[1] |= {"short": True, "channel": "sms"}
+    made = await server.json("POST", "/v1/links", links, 201)
+    click, unsubscribe = (item["url"] for item in made)  # type: ignore[union-attr]
+    assert click.startswith(f"https://{HOST}/c/")
+    assert len(click) == len(f"https://{HOST}/c/") + 12
+    await server.stop()
+    await server.start()
+    status, _, headers = await visitor.go("GET", click)
+    assert (status, headers["location"]) == (302, "https://shop.example/p")
+    form = {"Content_Type": "application/x-www-form-urlencoded"}
+    assert (await visitor.go("POST", unsubscribe, b"List-Unsubscribe=One-Click", **form))[0] == 200
+    found = {str(event["type"]): event for event in await hits(server)}
+    assert {"sms.clicked", "sms.unsubscribed"} <= found.keys()
+    assert found["sms.clicked"]["recipient"] == "+4915112345678"
+    assert found["sms.clicked"]["channel"] == "sms"
+    for address in (click[:-1] + ("A" if click[-1] != "A" else "Q"), click.replace("/c/", "/u/")):
+        assert (await visitor.go("GET", address))[0] == 404, address
+
+
+async def test_links_for_other_messages_are_sealed_and_targets_are_judged_before(
+    server: Server, visitor: Visitor
+) -> None:
+    made = await server.json("POST", "/v1/links", {"target": "https://shop.example/"}, 201)
+    assert isinstance(made, dict)
+    assert (await visitor.go("GET", made["url"]))[0] == 302
+    wrong = [
+        {"target": "javascript:alert(1)"},
+        {"target": "https://u:p@shop.example/"},
+        {},
+        {"purpose": "confirm", "target": "https://shop.example/"},
+        {"target": "https://shop.example/", "channel": "sms"},
+        {"target": "https://shop.example/", "hop": 1},
+        [],
+    ]
+    for body in wrong:
+        status, answer, _ = await server.request("POST", "/v1/links", msgspec.json.encode(body))
+        assert status == 400, (body, answer)

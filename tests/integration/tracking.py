@@ -12,20 +12,22 @@ import aiohttp
 import uvicorn
 
 from aftersend.capture.clients import ClientAddresses, Throttle
-from aftersend.capture.endpoints import Choices, Tracking, endpoints
+from aftersend.capture.endpoints import Tracking, endpoints
 from aftersend.capture.halon_links import HalonLinks
 from aftersend.capture.links import Level, Link, Links
 from aftersend.capture.recorder import Recorder
 from aftersend.capture.spool import Spool
 from aftersend.capture.tokens import Purpose, address
-from aftersend.capture.visits import Addresses, TrackingDomain, Witness
+from aftersend.capture.visits import Addresses, Choices, TrackingDomain, Witness
 from aftersend.contracts import Log
 from aftersend.core.event import Event
 from aftersend.keyring import Keyring
 from aftersend.stores.sqlite import SqliteStore
 from aftersend.stores.sqlite.people import SqlitePeople
+from aftersend.stores.sqlite.references import SqliteReferences
 from aftersend.telemetry import Telemetry
 
+CHOICES = Choices({"offers": "Special <offers>", "news": "News"}, ("email", "sms"))
 HALON_KEY = b"sixteen bytes ok"
 TARGET = "https://www.example.com/spring?id=7&lang=de"
 
@@ -54,7 +56,6 @@ class Tracker:
         self.spool_path = spool or folder / "spool"
         self.stops: set[tuple[str, str, str]] = set()
         self.tenants = {1: "acme"}
-        self.choices = Choices({"offers": "Special <offers>", "news": "News"}, ("email", "sms"))
         self.url = ""
 
     async def open(self) -> None:
@@ -62,6 +63,7 @@ class Tracker:
         self.store = await SqliteStore.open(self.folder / "data", clock=time.time_ns, keyring=self.keyring, create=True)
         self.people = SqlitePeople.open(self.folder / "data", time.time_ns)
         await self.people.load()
+        self.references = SqliteReferences.open(self.folder / "data", time.time_ns)
         self.telemetry = Telemetry()
         self.spool = Spool(self.spool_path, self.spool_bytes)
         self.recorder = Recorder(
@@ -73,7 +75,7 @@ class Tracker:
         )
         self.links = Links(self.keyring.link_key)
         halon = HalonLinks({1: HALON_KEY})
-        self.domains = {"track.example.com": TrackingDomain("track.example.com", "acme", halon)}
+        self.domains = {"track.example.com": TrackingDomain("track.example.com", "acme", halon, CHOICES)}
         self.tracking = Tracking(
             addresses=Addresses(self.links, self.tenants, self.domains),
             hits=self.recorder,
@@ -83,13 +85,14 @@ class Tracker:
             witness=Witness(time.time_ns, os.urandom),
             telemetry=self.telemetry,
             stops=self.stops,
-            choices=lambda tenant: self.choices,
+            references=self.references,
         )
 
     async def close(self) -> None:
         await self.recorder.close()
         await self.spool.close()
         await self.people.close()
+        await self.references.close()
         await self.store.close()
 
     def link(self, purpose: Purpose = Purpose.CLICK, **fields: Any) -> str:

@@ -6,19 +6,23 @@ person asks for in a form is answered 200 only when it is durable in the log or 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from msgspec import structs
+
 from aftersend.capture.answers import Page, send_page, send_pixel, send_redirect, send_refusal
 from aftersend.capture.clients import ClientAddresses, Throttle
 from aftersend.capture.exchange import Receive, Scope, Send
 from aftersend.capture.forms import Form, is_one_click, read_form
+from aftersend.capture.links import read_reference
 from aftersend.capture.targets import safe_target, target_host
-from aftersend.capture.tokens import LinkError, Purpose
+from aftersend.capture.tokens import LinkError, Purpose, address, split_path
 from aftersend.capture.visits import Addresses, Choices, Meaning, Visit, Witness, visit_of
-from aftersend.contracts import Hits, People
+from aftersend.contracts import Hits, People, References
 from aftersend.core.consent import LEVELS, Level, person_key
 from aftersend.core.errors import StoreError
 from aftersend.core.taxonomy import OTHER
@@ -30,6 +34,12 @@ Stop = tuple[str, str, str]
 
 RETRY_SECONDS = 30
 """When to come again after a 503 or 429."""
+
+LOOK_UP_SECONDS = 2.0
+"""How long a short link may be looked up; past it the visitor is asked to come again."""
+
+_SHORT = ("AAI", "AAJ", "AAK", "AAL")
+"""How a reference begins: the mark's 16 bits and two of chance."""
 
 _PLACES = {1: "top", 2: "bottom"}
 
@@ -45,6 +55,8 @@ class Tracking:
     throttle: Throttle
     witness: Witness
     telemetry: Telemetry
+    references: References | None = None
+    """What short links stand for; None: there are none."""
     stops: Container[Stop] = frozenset()
     """Links that lead nowhere any more; may change while it is used."""
     is_blocked: Callable[[str, str], bool] = lambda agent, client: False
@@ -74,9 +86,18 @@ class Endpoint:
         """Who asks."""
         return visit_of(scope, self._tracking.clients)
 
-    def meaning(self, visit: Visit) -> Meaning:
-        """What the address means. Raises LinkError."""
-        return self._tracking.addresses.read(visit.path, visit.host, self.purpose)
+    async def meaning(self, visit: Visit) -> Meaning:
+        """What the address means. Raises LinkError, and StoreError where a short one cannot be looked up."""
+        purpose, token = split_path(visit.path)
+        if not token.startswith(_SHORT):
+            return self._tracking.addresses.read(visit.path, visit.host, self.purpose)
+        id_, references = read_reference(token), self._tracking.references
+        async with asyncio.timeout(LOOK_UP_SECONDS):
+            found = await references.find(id_) if references else None
+        if found is None:
+            raise LinkError("forged")
+        meaning = self._tracking.addresses.read(address("", purpose, found.token), visit.host, self.purpose)
+        return structs.replace(meaning, channel=found.channel)
 
     async def record(
         self,
@@ -142,17 +163,20 @@ class Clicks(Endpoint):
         if await self.block(send, visit):
             return
         try:
-            meaning = self.meaning(visit)
+            meaning = await self.meaning(visit)
             target = safe_target(meaning.target)
         except LinkError as error:
             await self.refuse(send, visit, error)
+            return
+        except (StoreError, TimeoutError):
+            await tell(send, visit, "failed", 503)
             return
         extra: dict[str, Any] = {"place": meaning.place} if meaning.place else {}
         stopped = self._stopped(meaning, target)
         if stopped:
             extra["stopped"] = stopped
         if meaning.level is not Level.NONE:
-            await self.record("click", "email.clicked", meaning, visit, extra)
+            await self.record("click", f"{meaning.channel}.clicked", meaning, visit, extra)
         if stopped:
             await tell(send, visit, "stopped", 410)
         else:
@@ -186,7 +210,9 @@ class Opens(Endpoint):
         if await self.block(send, visit):
             return
         try:
-            meaning = self.meaning(visit)
+            meaning = await self.meaning(visit)
+        except (StoreError, TimeoutError):
+            self._tracking.telemetry.count("hits_lost_total")
         except LinkError as error:
             await self.miss(visit, error)
         else:
@@ -212,9 +238,12 @@ class Unsubscribing(Endpoint):
             await send_refusal(send, b"GET, HEAD, POST")
             return
         try:
-            meaning = self.meaning(visit)
+            meaning = await self.meaning(visit)
         except LinkError as error:
             await self.refuse(send, visit, error)
+            return
+        except (StoreError, TimeoutError):
+            await tell(send, visit, "failed", 503)
             return
         if visit.method == "POST":
             await self._post(await read_form(receive, visit.headers), meaning, visit, send)
@@ -229,7 +258,7 @@ class Unsubscribing(Endpoint):
             await tell(send, visit, "unread", 400)
             return
         extra = {"method": "page" if form.get("by") == ["page"] else "one_click"}
-        kept = await self.record("unsubscribe", "email.unsubscribed", meaning, visit, extra)
+        kept = await self.record("unsubscribe", f"{meaning.channel}.unsubscribed", meaning, visit, extra)
         await tell(send, visit, "unsubscribed" if kept else "failed", 200 if kept else 503)
 
 
@@ -245,9 +274,12 @@ class Confirming(Endpoint):
             await send_refusal(send, b"GET, HEAD, POST")
             return
         try:
-            meaning = self.meaning(visit)
+            meaning = await self.meaning(visit)
         except LinkError as error:
             await self.refuse(send, visit, error)
+            return
+        except (StoreError, TimeoutError):
+            await tell(send, visit, "failed", 503)
             return
         if visit.method == "HEAD" or (visit.method == "GET" and visit.prefetch):
             page = page_for(visit)
@@ -255,7 +287,7 @@ class Confirming(Endpoint):
             await send_page(send, html, head=visit.method == "HEAD")
             return
         word, type_ = ("confirmsub", "subscription_confirmed") if meaning.list_id else ("confirm", "confirmed")
-        kept = await self.record(word, f"email.{type_}", meaning, visit, {})
+        kept = await self.record(word, f"{meaning.channel}.{type_}", meaning, visit, {})
         await tell(send, visit, "confirmed" if kept else "failed", 200 if kept else 503)
 
 
@@ -271,15 +303,13 @@ class Preferences(Endpoint):
             await send_refusal(send, b"GET, HEAD, POST")
             return
         try:
-            meaning = self.meaning(visit)
+            meaning = await self.meaning(visit)
             if not meaning.recipient:
                 raise LinkError("malformed")
+            await self._answer(meaning, visit, receive, send)
         except LinkError as error:
             await self.refuse(send, visit, error)
-            return
-        try:
-            await self._answer(meaning, visit, receive, send)
-        except StoreError:
+        except (StoreError, TimeoutError):
             await tell(send, visit, "failed", 503)
 
     async def _answer(self, meaning: Meaning, visit: Visit, receive: Receive, send: Send) -> None:

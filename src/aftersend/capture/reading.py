@@ -18,6 +18,7 @@ from aftersend.capture.exchange import PIXEL, Receive, Scope, Send
 from aftersend.capture.tokens import LinkError, Purpose
 from aftersend.capture.visits import Meaning, Visit
 from aftersend.core.consent import Level
+from aftersend.core.errors import StoreError
 
 SKIMMED_MS = 4_000
 READ_MS = 8_000
@@ -117,7 +118,9 @@ class ReadingTime(Endpoint):
     async def _measured(self, visit: Visit) -> Meaning | None:
         """What is to be measured, or None; whatever is wrong with a token is no matter of who sees the picture."""
         try:
-            meaning = self.meaning(visit)
+            meaning = await self.meaning(visit)
+        except (StoreError, TimeoutError):
+            return None
         except LinkError as error:
             await self.miss(visit, error)
             return None

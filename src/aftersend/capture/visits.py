@@ -11,7 +11,7 @@ from msgspec import Struct
 from aftersend.capture.clients import ClientAddresses
 from aftersend.capture.exchange import Scope, peer_address
 from aftersend.capture.halon_links import HalonLinks
-from aftersend.capture.links import Link, Links, read_reference
+from aftersend.capture.links import Link, Links
 from aftersend.capture.tokens import Form, LinkError, Purpose, form_of, split_path
 from aftersend.contracts import Clock
 from aftersend.core.consent import Level
@@ -67,6 +67,8 @@ class Meaning(Struct, frozen=True, gc=False):
     place: int = 0
     target: str = ""
     host: str = ""
+    channel: str = "email"
+    """Of the message that the address stands in."""
     additional: Mapping[str, Any] = {}
     """Halon's, beside its own fields."""
 
@@ -79,13 +81,11 @@ class Addresses:
         links: Links,
         tenants: Mapping[int, str],
         domains: Mapping[str, TrackingDomain],
-        find_reference: Callable[[bytes], str | None] = lambda reference: None,
     ) -> None:
         """`tenants` by the number that links name them by, `domains` by host; both may change while they are used."""
         self._links = links
         self._tenants = tenants
         self._domains = domains
-        self._find_reference = find_reference
 
     def read(self, path: str, host: str, purpose: Purpose) -> Meaning:
         """What a path means on a host. Raises LinkError for anything that nobody here made for this purpose."""
@@ -94,23 +94,14 @@ class Addresses:
             raise LinkError("malformed")
         if token.startswith(_SEALED):
             return self._meant(self._links.open(token, purpose), host)
-        form = form_of(token)
-        if form is Form.HALON:
+        if form_of(token) is Form.HALON:
             return self._read_halon(token, host, purpose)
-        if form is Form.REFERENCE:
-            token = self._referred(token)
         return self._meant(self._links.open(token, purpose), host)
 
     def choices(self, host: str) -> Choices:
         """What the preference page of a host offers."""
         domain = self._domains.get(host)
         return domain.choices if domain is not None else NO_CHOICES
-
-    def _referred(self, token: str) -> str:
-        sealed = self._find_reference(read_reference(token))
-        if sealed is None:
-            raise LinkError("forged")
-        return sealed
 
     def _meant(self, link: Link, host: str) -> Meaning:
         tenant = self._tenants.get(link.tenant)

@@ -217,7 +217,8 @@ class Deliveries:
         if task is None or task is asyncio.current_task():
             return
         try:
-            await asyncio.wait_for(self._dispatchers[id_].sending.acquire(), SEND_SECONDS)
+            async with asyncio.timeout(SEND_SECONDS):
+                await self._dispatchers[id_].sending.acquire()
         except (TimeoutError, KeyError):
             log.debug("a request of %s is cut off; what it told will be told again", id_)
         task.cancel()

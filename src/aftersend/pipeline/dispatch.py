@@ -237,6 +237,7 @@ class Dispatcher:
             self._suspects.extend(refused.values())
             return False
         self.standing.recovered()
+        self.standing.detail = outcome.detail
         await self._believe()
         if not refused:
             await self._told(shipment.line)

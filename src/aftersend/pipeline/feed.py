@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 
 from aftersend.contracts import Log
 from aftersend.core.event import Event, Recorded
+from aftersend.core.own_mail import Teller, teller
 from aftersend.core.registry import Subscription
 from aftersend.pipeline.selection import Router, Selection
 
@@ -19,8 +19,6 @@ _READ_EVENTS = 4_000
 """Events asked of the log at once."""
 
 _PAUSE_SECONDS = 0.05
-
-Teller = Callable[[Event], str | None]
 
 
 class Inbox:
@@ -34,7 +32,7 @@ class Inbox:
         """Events that passed the filter but have no word in the dialect."""
         self.arrived = asyncio.Event()
         self._feed = feed
-        self._word = word
+        self._word = teller(subscription, word)
         self._limit = limit
         self._asked = limit
         self._position = self._start = position
@@ -130,11 +128,15 @@ class Feed:
                 self.position = max(self.position, self.log.tail())
                 await asyncio.sleep(_PAUSE_SECONDS)
             for recorded in chunks:
-                self._offer(recorded)
+                is_wanted = self._offer(recorded)
                 self.position = recorded.next_position
-                await asyncio.sleep(0)
+                if is_wanted:
+                    # Under load a turn of the loop takes long: where nobody has work to do, waiting for it would
+                    # leave the feed behind, and have it read from disk what was in memory a moment ago.
+                    await asyncio.sleep(0)
 
-    def _offer(self, recorded: Recorded) -> None:
+    def _offer(self, recorded: Recorded) -> bool:
+        """Offer what a block holds; whether anybody wanted any of it."""
         router = self._routers.get(recorded.tenant)
         if router is None:
             followers = sorted(self._followers.get(recorded.tenant, ()), key=id)
@@ -152,3 +154,4 @@ class Feed:
             if not inbox.following:
                 self._followers[recorded.tenant].discard(inbox)
                 self._routers.pop(recorded.tenant, None)
+        return bool(reached)

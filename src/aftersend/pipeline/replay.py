@@ -13,6 +13,7 @@ from aftersend.contracts import Clock, Log, Replay, Transport
 from aftersend.core.errors import AftersendError, UsageError
 from aftersend.core.event import Body, Event
 from aftersend.core.outcome import Outcome, Parcel, Verdict
+from aftersend.core.own_mail import teller
 from aftersend.core.registry import Subscription
 from aftersend.core.timestamps import MILLISECOND, parse_time
 from aftersend.pipeline.backoff import wait_before_try
@@ -111,6 +112,7 @@ class _Run:
         self._log = log
         self._subscription = subscription
         self._voice = voice
+        self._word = teller(subscription, voice.word)
         self._transport = transport
         self._rate = order.rate
         self._selections = (Selection(subscription), Selection(structs.replace(subscription, types=order.types)))
@@ -142,7 +144,7 @@ class _Run:
 
     def _wanted(self, event: Event) -> bool:
         wanted = all(selection.wants(event) for selection in self._selections)
-        return wanted and self._voice.word(event) is not None
+        return wanted and self._word(event) is not None
 
     async def tell(self, replay: Replay) -> None:
         """Tell all of it; how it ended stands in the replay."""

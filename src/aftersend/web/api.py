@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from aftersend import __version__
 from aftersend.core.registry import Key
+from aftersend.web.links import LinkMaking, MakeLinks
 from aftersend.web.reading import Reading
 from aftersend.web.records import Records
 from aftersend.web.rewriting import Rewrite, Rewriting
@@ -18,7 +19,7 @@ from aftersend.web.subscriptions import Subscriptions
 from aftersend.web.verdicts import Verdicts
 
 
-def build_api(services: Services, rewrite: Rewrite) -> Starlette:
+def build_api(services: Services, rewrite: Rewrite, make_links: MakeLinks) -> Starlette:
     """The Starlette application behind the doors; `rewrite` makes tracked messages of plain ones."""
     guard = Guard(services.access)
     reading, records, subscriptions = Reading(services), Records(services), Subscriptions(services)
@@ -42,5 +43,6 @@ def build_api(services: Services, rewrite: Rewrite) -> Starlette:
         *records.routes(guard),
         *Verdicts(services).routes(guard),
         *Rewriting(rewrite).routes(guard),
+        *LinkMaking(make_links).routes(guard),
     ]
     return Starlette(routes=routes, exception_handlers={HTTPException: http_fault})
