@@ -40,6 +40,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     egress_allow: tuple[str, ...] = ()
     egress_allow_metadata: tuple[str, ...] = ()
     egress_brokers: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
     keyring_file: str = ""
     retention_days: float = 90.0
     max_log_bytes: int = 0
@@ -62,6 +63,7 @@ _HELP = {
     "egress_allow": "Networks (CIDR) that deliveries may reach besides public ones, e.g. 10.1.0.0/16.",
     "egress_allow_metadata": "The same for link-local and metadata addresses, which `egress_allow` never opens.",
     "egress_brokers": "Hosts that queue libraries may connect to.",
+    "folders": "Folders of this machine that files may be delivered into, and below, e.g. /srv/events.",
     "keyring_file": "File with the instance's keys; empty: keyring.json in the data folder.",
     "retention_days": "Days after which a log file that every subscription has passed is dropped; 0: never.",
     "max_log_bytes": "Bytes of log above which the oldest file goes, even if it is still needed; 0: no limit.",

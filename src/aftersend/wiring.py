@@ -26,13 +26,14 @@ from aftersend.core.errors import ConfigurationError, StoreError, UsageError
 from aftersend.core.event import Receipt
 from aftersend.core.outcome import Outcome, Verdict
 from aftersend.core.registry import Subscription
-from aftersend.core.timestamps import DAY, parse_time
+from aftersend.core.timestamps import DAY, SECOND, parse_time
 from aftersend.dialects.activatepro import request_fault
 from aftersend.egress import Egress
 from aftersend.keyring import Keyring
 from aftersend.pipeline.deliveries import Deliveries
 from aftersend.pipeline.derivation import Derivation
 from aftersend.pipeline.directory import Directory, read_directory
+from aftersend.pipeline.draft import framing_for
 from aftersend.pipeline.firsts import KEPT, FirstsFollower
 from aftersend.pipeline.intake import Intake
 from aftersend.pipeline.networks import read_lists
@@ -40,6 +41,7 @@ from aftersend.pipeline.reclassification import Difference, reclassify
 from aftersend.pipeline.settling import KEPT as VERDICTS_KEPT
 from aftersend.pipeline.settling import SettledLog, Settling
 from aftersend.pipeline.verdict import Rules, read_rules
+from aftersend.pulled import Pulled
 from aftersend.rack import (
     dialect_of,
     dialects,
@@ -59,6 +61,8 @@ from aftersend.web.access import Access
 from aftersend.web.api import build_api
 from aftersend.web.app import App, Entry
 from aftersend.web.doors import Doors
+from aftersend.web.patience import Patience
+from aftersend.web.pull import Pulling
 from aftersend.web.services import Services
 
 SOCKET = "aftersend.sock"
@@ -134,11 +138,26 @@ class Instance:
             clock=clock,
             telemetry=self.telemetry,
         )
+        settled = SettledLog(store, settling, verdicts)
+        self.pulled = Pulled(
+            store=store,
+            log_of=lambda subscription: settled if subscription.verdict == "settled" else store,
+            cursors=store,
+            leases=store,
+            open_transport=self.open_transport,
+            config=config,
+            clock=clock,
+            telemetry=self.telemetry,
+        )
         self.deliveries = Deliveries(
             log=store,
-            settled=SettledLog(store, settling, verdicts),
+            settled=settled,
+            elsewhere=self.pulled,
+            data=data,
+            settle=int(rules.book.settle_seconds * SECOND),
             registry=store,
             cursors=store,
+            leases=store,
             find_dialect=dialect_of,
             open_transport=self.open_transport,
             clock=clock,
@@ -152,6 +171,7 @@ class Instance:
         self._rules = rules
         native = frozenset(name for name, dialect in dialects().items() if dialect.native_firsts)
         self.follower = FirstsFollower(store, firsts, native)
+        self.patience = Patience()
         self._tasks: list[asyncio.Task[None]] = []
 
     def open_transport(self, subscription: Subscription) -> Transport:
@@ -164,6 +184,8 @@ class Instance:
                 "client": self.client,
                 "subscription": subscription.name,
                 "folder": self._data,
+                "folders": tuple(Path(folder) for folder in self.config.folders),
+                "rotation": subscription.file,
             },
         )
 
@@ -181,7 +203,10 @@ class Instance:
                 parse_time(subscription.start)
             except ValueError:
                 raise UsageError(f"start is now, beginning or an RFC 3339 time; not {subscription.start!r}") from None
-        self.open_transport(subscription)
+        transport = self.open_transport(subscription)
+        self.pulled.check(subscription, transport)
+        if transport.carries == "volumes":
+            framing_for(*dialect_of(subscription), subscription.file)
         if subscription.transport == "http":
             await self._check_name(subscription.url)
 
@@ -290,11 +315,17 @@ class Instance:
         )
         return Entry(
             self.doors,
-            build_api(services, self.capture.rewrite, self.capture.make_links),
+            build_api(
+                services,
+                self.capture.rewrite,
+                self.capture.make_links,
+                Pulling(services, self.deliveries.pulls, self.patience, dialect_of),
+            ),
             self.capture.domains,
             local=local,
             doors_only=doors_only,
             captures=self.capture.apps,
+            vendor_app=self.pulled.app_for,
         )
 
     def ready(self) -> str:
@@ -509,7 +540,7 @@ async def serve(data: Path, config: Config, *, ready: Callable[[str], None], wit
             apps = [instance.app(doors_only=bool(config.admin_listen)), instance.app(local=True), instance.app()]
             servers = [_server(app, config) for app, _ in zip(apps, sockets, strict=False)]
             try:
-                await _serve_all(servers, sockets, lambda: ready(_ready_line(public, data)))
+                await _serve_all(servers, sockets, lambda: ready(_ready_line(public, data)), instance.patience)
             finally:
                 # Only who holds the folder may: it may be another process's socket.
                 (data / SOCKET).unlink(missing_ok=True)
@@ -524,8 +555,11 @@ def _ready_line(sock: socket.socket, data: Path) -> str:
     return f"aftersend is ready at http://{shown}:{port} with the data in {data}"
 
 
-async def _serve_all(servers: list[_Server], sockets: list[socket.socket], ready: Callable[[], None]) -> None:
+async def _serve_all(
+    servers: list[_Server], sockets: list[socket.socket], ready: Callable[[], None], patience: Patience
+) -> None:
     def stop() -> None:
+        patience.end()
         for server in servers:
             server.should_exit = True
 

@@ -90,6 +90,7 @@ class House:
             log=store,
             registry=store,
             cursors=store,
+            leases=store,
             find_dialect=self._dialect,
             open_transport=lambda subscription: receivers[subscription.name],
             clock=lambda: self.now(),
@@ -212,8 +213,11 @@ async def test_a_receiver_at_fault_loses_nothing_and_nothing_is_set_aside(tmp_pa
         receiver.rule = lambda parcel: TAKEN
         home.deliveries.retry_now(subscription)
         await receiver.until(50)
-        assert await home.store.list_set_aside(subscription.id, 10) == []
-    assert receiver.recipients() == [f"r{number}@example.org" for number in range(50)]
+        async with asyncio.timeout(60):
+            # Where it recovered amid the search for a poison event, what it had refused singly comes late.
+            while await home.store.list_set_aside(subscription.id, 10):
+                await asyncio.sleep(0.01)
+    assert sorted(receiver.recipients()) == sorted(f"r{number}@example.org" for number in range(50))
 
 
 async def test_a_repeated_parcel_has_the_same_id_and_the_same_bytes(tmp_path: Path) -> None:

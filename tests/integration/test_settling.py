@@ -113,6 +113,7 @@ class House:
             settled=self.log,
             registry=store,
             cursors=store,
+            leases=store,
             find_dialect=lambda subscription: (canonical.Dialect(), ""),
             open_transport=lambda subscription: receivers[subscription.name],
             clock=self.clock,

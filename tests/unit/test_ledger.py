@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from aftersend.contracts import Cursor, Manifest, SetAside
+from aftersend.contracts import Cursor, Lease, Manifest, SetAside
 from aftersend.core.errors import StoreFullError
 from aftersend.core.event import Event
+from aftersend.core.outcome import Tally
+from aftersend.core.tallying import tally_of
 from aftersend.core.timestamps import DAY
 from aftersend.keyring import Keyring
 from aftersend.pipeline.ledger import COMMIT_INTERVAL, Ledger
@@ -184,3 +186,91 @@ async def test_a_days_manifest_goes_on_after_a_restart_and_the_next_day_has_its_
         assert (before.first_sequence, before.last_sequence, before.ids_sum) == (1, 6, ids_sum(events(0, 6)))
         assert (today.first_sequence, today.last_sequence, today.types) == (7, 8, {"email.clicked": 2})
         assert len(ledger._manifests) == 1, "days that are over leave the memory"
+
+
+async def test_a_counted_run_is_on_disk_with_what_left_the_line_when_it_is_settled(tmp_path: Path) -> None:
+    async with cursors(tmp_path / "d") as kept:
+        ledger = Ledger(kept)
+        await ledger.open("s", Cursor(0))
+        told = events(0, 9)
+        await ledger.settle("s", 12, tally_of(told), NOW, [aside(9)])
+        assert ledger.cursor("s") == await kept.get("s") == Cursor(12, 1, 10)
+        assert [item.position for item in await kept.store.list_set_aside("s", 10)] == [9]
+        (manifest,) = await kept.manifests("s")
+        assert (manifest.first_sequence, manifest.last_sequence, manifest.ids_sum) == (1, 9, ids_sum(told))
+        assert sum(manifest.types.values()) == 9
+        assert len(kept.writes) == 2, "one transaction"
+
+
+async def test_a_run_that_cannot_be_settled_is_counted_when_it_can(tmp_path: Path) -> None:
+    async with cursors(tmp_path / "d") as kept:
+        ledger = Ledger(kept)
+        await ledger.open("s", Cursor(0))
+        first, second = events(0, 3), events(3, 7)
+        for told, position in ((first, 3), (second, 7)):
+            kept.is_full = True
+            with pytest.raises(StoreFullError):
+                await ledger.settle("s", position, tally_of(told), NOW)
+            assert ledger.cursor("s").position == position - len(told)
+            kept.is_full = False
+            await ledger.flush()
+            await ledger.settle("s", position, tally_of(told), NOW)
+        (manifest,) = await kept.manifests("s")
+        assert (manifest.last_sequence, manifest.ids_sum) == (7, ids_sum([*first, *second]))
+        assert await kept.get("s") == Cursor(7, 1, 7)
+
+
+async def test_leases_and_the_cursor_move_in_memory_when_they_are_on_disk(tmp_path: Path) -> None:
+    async with cursors(tmp_path / "d") as kept:
+        ledger = Ledger(kept)
+        await ledger.open("s", Cursor(0))
+        lease = Lease("l", "s", "", ((2, 5),), NOW)
+        told = tally_of(events(0, 2))
+        moved = asyncio.create_task(
+            ledger.settle_leases("s", Cursor(2, 1, 2), told, leases=kept.store, put=[lease], drop=[], now=NOW)
+        )
+        await asyncio.sleep(0)
+        assert ledger.cursor("s") == Cursor(0)
+        await moved
+        assert ledger.cursor("s") == await kept.get("s") == Cursor(2, 1, 2)
+        assert await kept.store.list_leases("s") == [lease]
+        (manifest,) = await kept.manifests("s")
+        assert (manifest.last_sequence, manifest.ids_sum) == (2, ids_sum(events(0, 2)))
+
+
+async def test_what_a_settled_lease_finds_unwritten_is_written_later(tmp_path: Path) -> None:
+    async with cursors(tmp_path / "d") as kept:
+        ledger = Ledger(kept)
+        await ledger.open("s", Cursor(0))
+        await ledger.told("s", 3, events(0, 3), NOW)
+        await ledger.settle_leases("s", Cursor(3, 1, 3), Tally(), leases=kept.store, put=[], drop=[], now=NOW)
+        await ledger.flush()
+        (manifest,) = await kept.manifests("s")
+        assert manifest.last_sequence == 3
+        ledger.passed("s", 9)
+        await ledger.settle_leases("s", Cursor(9, 1, 3), Tally(), leases=kept.store, put=[], drop=[], now=NOW)
+        await ledger.flush()
+        assert await kept.get("s") == Cursor(9, 1, 3)
+
+
+async def test_where_a_lease_cannot_be_written_nothing_has_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*arguments: object) -> None:
+        raise StoreFullError
+
+    async with cursors(tmp_path / "d") as kept:
+        ledger = Ledger(kept)
+        await ledger.open("s", Cursor(0))
+        await ledger.told("s", 1, events(0, 1), NOW)
+        with monkeypatch.context() as patch:
+            patch.setattr(kept.store, "settle_leases", full)
+            with pytest.raises(StoreFullError):
+                await ledger.settle_leases(
+                    "s", Cursor(3, 1, 3), tally_of(events(1, 3)), leases=kept.store, put=[], drop=[], now=NOW
+                )
+        assert ledger.cursor("s") == Cursor(1, 1, 1)
+        await ledger.flush()
+        assert await kept.get("s") == Cursor(1, 1, 1)
+        (manifest,) = await kept.manifests("s")
+        assert manifest.types == {"email.clicked": 1}

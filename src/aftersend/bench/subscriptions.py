@@ -112,6 +112,7 @@ async def _deliveries(store: SqliteStore) -> AsyncIterator[Deliveries]:
         log=store,
         registry=store,
         cursors=store,
+        leases=store,
         find_dialect=dialect_of,
         open_transport=lambda subscription: Taker(),
         clock=time.time_ns,

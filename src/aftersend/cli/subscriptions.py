@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 from aftersend.cli.client import Client, connected
 from aftersend.cli.output import hint, print_fields, print_json, print_table, say
 from aftersend.cli.parameters import HERE, PLAIN, AsJson, Target, read_values, split_pairs
+from aftersend.cli.pulling import pull
 from aftersend.cli.records import readable, show_list
 from aftersend.core.errors import AftersendError, UsageError
 
@@ -331,3 +332,6 @@ def manifest(
         return
     columns = ("day", "epoch", "first_sequence", "last_sequence", "ids_sum", "types")
     print_table(columns, [[item[column] for column in columns] for item in found])
+
+
+subscriptions.command(pull)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from aftersend.core.event import DEFAULT_TENANT
+from aftersend.core.rotation import Rotation
 from aftersend.core.secret import Secret
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
@@ -148,6 +149,8 @@ class Subscription(Struct, frozen=True, kw_only=True):
     test: bool | None = None
     """Only test events, only real ones, or (None) both."""
     batch: Batch = Batch()
+    file: Rotation = Rotation()
+    """How events are put into files, where the transport carries files."""
     timeout: Annotated[float, Meta(gt=0, le=300)] = 15.0
     """Seconds for headers and body of the answer together."""
     retry: tuple[Annotated[float, Meta(ge=0, le=172_800)], ...] = RETRY_SECONDS

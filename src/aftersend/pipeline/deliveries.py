@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, Protocol
 
 from msgspec import structs
 
-from aftersend.contracts import Clock, Cursor, Cursors, Dialect, Log, Registry, Replay, Transport
-from aftersend.core.errors import UsageError
+from aftersend.contracts import Clock, Cursor, Cursors, Dialect, Leases, Log, Registry, Replay, Transport
+from aftersend.core.errors import AftersendError, ConflictError, NotFoundError, StoreBusyError, UsageError
 from aftersend.core.registry import Subscription
 from aftersend.core.timestamps import format_time, parse_time
 from aftersend.pipeline.dispatch import Dispatcher
 from aftersend.pipeline.feed import Feed
+from aftersend.pipeline.filing import LAG, Filer
 from aftersend.pipeline.ledger import Ledger
+from aftersend.pipeline.outbox import discard
+from aftersend.pipeline.pull import House
+from aftersend.pipeline.pullers import Pulls
 from aftersend.pipeline.replay import Replayer
+from aftersend.pipeline.shipment import Standing
 from aftersend.pipeline.speaker import Speaker
 from aftersend.pipeline.voice import Voice
 
@@ -42,6 +49,30 @@ _EPOCH_FIELDS = (
 log = logging.getLogger("aftersend.deliveries")
 
 
+class Elsewhere(Protocol):
+    """Whoever tells the events of subscriptions that are told nothing here: their clients come and ask."""
+
+    async def place(self, subscription: Subscription) -> None:
+        """A subscription (any) is as its record now says."""
+        ...
+
+    def drop(self, id_: str) -> None:
+        """A subscription is gone."""
+        ...
+
+    def standing(self, subscription: Subscription) -> dict[str, Any]:
+        """How a subscription does."""
+        ...
+
+    def holding(self, own: Mapping[str, int]) -> dict[str, int]:
+        """The positions that retention must not pass, where `own` are those of all cursors here."""
+        ...
+
+    async def flush(self) -> None:
+        """Write down where everything stands."""
+        ...
+
+
 class Deliveries:
     """Runs the dispatchers; see `contracts.Deliveries`."""
 
@@ -52,11 +83,19 @@ class Deliveries:
         settled: Log | None = None,
         registry: Registry,
         cursors: Cursors,
+        leases: Leases,
         find_dialect: Callable[[Subscription], tuple[Dialect, str]],
         open_transport: Callable[[Subscription], Transport],
         clock: Clock,
         chance: Callable[[], float],
+        elsewhere: Elsewhere | None = None,
+        data: Path = Path(),
+        settle: int = 0,
     ) -> None:
+        """`data` is the folder in which files are made before they go out; `settle` (ns) is how long verdicts take."""
+        self._data = data
+        self._settle = settle
+        self._elsewhere = elsewhere
         self.feed = Feed(log)
         self.settled_feed = Feed(settled or log)
         self.ledger = Ledger(cursors)
@@ -70,11 +109,27 @@ class Deliveries:
         # What is told of an event differs with the verdict, so bodies are not shared between the two.
         self._speakers = {"at_once": Speaker(), "settled": Speaker()}
         self._replayer = Replayer(log, clock)
-        self._dispatchers: dict[str, Dispatcher] = {}
+        self._dispatchers: dict[str, Dispatcher | Filer] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._records: dict[str, Subscription] = {}
+        self._pushing: set[str] = set()
         self._lock = asyncio.Lock()
         self._started = False
+        self.pulls = Pulls(
+            House(
+                leases=leases,
+                cursors=cursors,
+                ledger=self.ledger,
+                record_of=self._record,
+                feed_of=self._feed,
+                find_dialect=find_dialect,
+                check_turn=self._check_turn,
+                take_turn=self._take_turn,
+                clock=clock,
+                chance=chance,
+                make_id=lambda: token_hex(8),
+            )
+        )
 
     async def load(self) -> None:
         """Read the subscriptions and where each stands; nothing is delivered yet."""
@@ -92,9 +147,12 @@ class Deliveries:
         self._replayer.stop()
         names = list(self._tasks)
         await asyncio.gather(*(self._end(id_) for id_ in names))
+        await self.pulls.close()
         for id_ in names:
             await self._remember_failing(id_)
         await self.ledger.flush()
+        if self._elsewhere is not None:
+            await self._elsewhere.flush()
 
     async def _remember_failing(self, id_: str) -> None:
         """A receiver that fails now goes on failing at the next start: the days until it is disabled add up."""
@@ -107,7 +165,8 @@ class Deliveries:
         """The positions that retention must not pass: of subscriptions that are active or paused."""
         cursors = self.ledger.cursors()
         kept = [record for record in self._records.values() if record.state in ("active", "paused")]
-        return {record.id: cursors[record.id].position for record in kept if record.id in cursors}
+        own = {record.id: cursors[record.id].position for record in kept if record.id in cursors}
+        return own if self._elsewhere is None else self._elsewhere.holding(own)
 
     async def apply(self, subscription: Subscription) -> Subscription:
         """Start, change or stop a delivery as its record now says."""
@@ -128,10 +187,17 @@ class Deliveries:
             await self._end(subscription.id)
             await self._registry.remove(subscription)
             self._records.pop(subscription.id, None)
+            await self.pulls.drop(subscription.id)
+            await asyncio.to_thread(discard, self._data, subscription.id)
             self.ledger.close(subscription.id)
+            if self._elsewhere is not None:
+                self._elsewhere.drop(subscription.id)
 
     async def mark_gap(self, id_: str, since: int, until: int, count: int) -> None:
         """The log's size limit overtook a subscription: say so, and go on after the gap unless it is paused."""
+        if id_ not in self._records:
+            # What a client could only have had again is no loss: it has read it.
+            return
         record = self._records[id_]
         reason = f"{count} events (positions {since} to {until}) were dropped by the log's size limit before delivery"
         state = "paused" if record.state == "paused" else "gap"
@@ -145,10 +211,11 @@ class Deliveries:
             "epoch": cursor.epoch,
             "sequence": cursor.sequence,
             "behind": max(0, self._log.head() - cursor.position),
+            **self.pulls.standing(subscription.id),
         }
         dispatcher = self._dispatchers.get(subscription.id)
         if dispatcher is None:
-            return shown
+            return shown | (self._elsewhere.standing(subscription) if self._elsewhere else {})
         standing = dispatcher.standing
         shown |= structs.asdict(standing) | {"breaker": standing.breaker}
         shown["untold"] = dispatcher.inbox.untold if dispatcher.inbox else 0
@@ -192,7 +259,11 @@ class Deliveries:
         self._records[id_] = subscription
         cursor = await self.ledger.open(id_, Cursor(await self._start(subscription), subscription.epoch, 0))
         if cursor.epoch != subscription.epoch:
+            await self.pulls.of(id_).forget()
             await self.ledger.restart(id_, subscription.epoch, cursor.position)
+        self.pulls.look_anew(id_)
+        if self._elsewhere is not None:
+            await self._elsewhere.place(subscription)
 
     async def _begin(self, subscription: Subscription) -> None:
         await self._place(subscription)
@@ -224,24 +295,32 @@ class Deliveries:
         task.cancel()
         await asyncio.wait([task])
 
-    async def _supervise(self, subscription: Subscription) -> None:
+    async def _supervise(self, subscription: Subscription, standing: Standing | None = None) -> None:
         """Run a dispatcher; one that breaks for a fault of ours begins again from its cursor."""
         faults = 0
         while True:
-            transport = self._open_transport(subscription)
+            try:
+                transport = self._open_transport(subscription)
+            except AftersendError as error:
+                await self._disable(subscription, str(error))
+                return
             if transport.carries == "nothing":
                 self._dispatchers.pop(subscription.id, None)
                 await transport.close()
                 return
-            dispatcher = self._dispatcher(subscription, transport)
+            dispatcher = self._dispatcher(subscription, transport, standing)
             self._dispatchers[subscription.id] = dispatcher
             try:
+                await dispatcher.rest()
+                await self.pulls.of(subscription.id).idle()
+                self._pushing.add(subscription.id)
                 await dispatcher.run()
                 return
             except Exception:
                 log.exception("the delivery of %s broke and begins again", subscription.name)
                 dispatcher.standing.detail = "a fault of ours; it is in the log"
             finally:
+                self._pushing.discard(subscription.id)
                 await dispatcher.close()
             await asyncio.sleep(RESTART_SECONDS[min(faults, len(RESTART_SECONDS) - 1)])
             faults += 1
@@ -256,10 +335,29 @@ class Deliveries:
         single = next((one for one in dialect.forms if one in dialect.singles), form)
         return Voice(dialect, form if "/" in subscription.dialect else single, in_pieces=True)
 
-    def _dispatcher(self, subscription: Subscription, transport: Transport) -> Dispatcher:
+    def _dispatcher(
+        self, subscription: Subscription, transport: Transport, standing: Standing | None = None
+    ) -> Dispatcher | Filer:
+        voice = self._voice(subscription, transport)
+        if transport.carries == "volumes":
+            return Filer(
+                subscription,
+                voice,
+                transport,
+                rotation=subscription.file,
+                data=self._data,
+                feed=self._feed(subscription),
+                ledger=self.ledger,
+                cursors=self._cursors,
+                clock=self._clock,
+                chance=self._chance,
+                disable=self._disable,
+                lag=LAG + (self._settle if subscription.verdict == "settled" else 0),
+                standing=standing,
+            )
         return Dispatcher(
             subscription,
-            self._voice(subscription, transport),
+            voice,
             transport,
             feed=self._feed(subscription),
             ledger=self.ledger,
@@ -268,6 +366,7 @@ class Deliveries:
             clock=self._clock,
             chance=self._chance,
             disable=self._disable,
+            standing=standing,
         )
 
     async def _disable(self, subscription: Subscription, reason: str) -> None:
@@ -275,3 +374,46 @@ class Deliveries:
         disabled = structs.replace(subscription, state="disabled", reason=reason)
         self._records[subscription.id] = disabled
         await self._registry.put(disabled)
+
+    # --- push and pull in turns
+
+    def _record(self, id_: str) -> Subscription:
+        if id_ not in self._records:
+            raise NotFoundError("the subscription was removed")
+        return self._records[id_]
+
+    def _check_turn(self, id_: str) -> None:
+        """Raises ConflictError where a subscription cannot be pulled now."""
+        record = self._record(id_)
+        if record.transport == "rest_pull":
+            if record.state == "paused":
+                raise ConflictError(f"{record.name} is paused; set its state to active to pull")
+            return
+        if self._open_transport(record).carries not in ("parcels", "pieces"):
+            raise ConflictError(f"{record.name} is told by {record.transport}, and cannot be pulled beside it")
+        if record.state in ("paused", "disabled"):
+            return
+        dispatcher = self._dispatchers.get(id_)
+        if dispatcher is None or dispatcher.standing.breaker != "open":
+            raise ConflictError(
+                f"{record.name} is pushed by {record.transport}; to pull it, pause it, "
+                "or add a subscription with the transport rest_pull"
+            )
+
+    async def _take_turn(self, id_: str) -> None:
+        """End a push that is failing: it goes on from the cursor once no lease is live.
+
+        Raises ConflictError where it works after all.
+        """
+        if id_ not in self._pushing:
+            return
+        if self._lock.locked():
+            # Who changes a subscription may be waiting for this one's leases.
+            raise StoreBusyError(f"{self._record(id_).name} is being changed; try again in a moment")
+        async with self._lock:
+            standing = self._dispatchers[id_].standing
+            await self._end(id_)
+            record = self._record(id_)
+            if record.state in ("active", "gap"):
+                self._tasks[id_] = asyncio.create_task(self._supervise(record, standing), name=f"deliver {record.name}")
+            self._check_turn(id_)

@@ -12,12 +12,11 @@ from aftersend.core.outcome import Outcome, Verdict
 from aftersend.core.registry import Subscription
 from aftersend.core.timestamps import SECOND
 from aftersend.pipeline.aside import FULL, Aside
-from aftersend.pipeline.backoff import wait_before_try
 from aftersend.pipeline.feed import Feed, Inbox
 from aftersend.pipeline.lanes import Lanes
 from aftersend.pipeline.ledger import Ledger
+from aftersend.pipeline.patience import Patience
 from aftersend.pipeline.shipment import (
-    BREAKER_OPENS_AT,
     DisabledError,
     Line,
     Shipment,
@@ -53,9 +52,11 @@ class Dispatcher:
         clock: Clock,
         chance: Callable[[], float],
         disable: Callable[[Subscription, str], Awaitable[None]],
+        standing: Standing | None = None,
     ) -> None:
+        """`standing` is that of a dispatcher that was broken off amid failures."""
         self.subscription = subscription
-        self.standing = Standing(failing_since=subscription.failing_since)
+        self.standing = standing or Standing(failing_since=subscription.failing_since)
         self.inbox: Inbox | None = None
         self.sending = asyncio.Lock()
         """Held from a request to the note of its outcome: who holds it may end the dispatcher without a repeat."""
@@ -65,14 +66,13 @@ class Dispatcher:
         self._ledger = ledger
         self._speaker = speaker
         self._clock = clock
-        self._chance = chance
         self._disable = disable
         self._id = subscription.id
         self._strict = subscription.ordering == "strict"
         self._single = voice.is_single or subscription.batch.max_events == 1
         self._batch_limit = SINGLES_PER_ROUND if self._single else subscription.batch.max_events
         self._event_bytes = 0.0
-        self._nudged = asyncio.Event()
+        self._patience = Patience(subscription, self.standing, clock, chance)
         self._suspects: list[Shipment] = []
         self._lanes = Lanes(self._id, subscription.concurrency, voice, transport)
         self._aside = Aside(
@@ -109,9 +109,15 @@ class Dispatcher:
         """Let go of the transport."""
         await self._transport.close()
 
+    async def rest(self) -> None:
+        """Wait for the next try, where one was broken off before it."""
+        seconds = (self.standing.next_try_at - self._clock()) / SECOND
+        if seconds > 0:
+            await self._patience.wait(seconds)
+
     def nudge(self) -> None:
         """Try at once what waits for its next try."""
-        self._nudged.set()
+        self._patience.nudge()
 
     # --- gathering
 
@@ -278,25 +284,13 @@ class Dispatcher:
 
     async def _endpoint_failed(self, outcome: Outcome, until_more: Inbox | None = None) -> None:
         """Wait for the next try; with `until_more`, an arrival ends the wait, because it may prove a poison event."""
-        standing, now = self.standing, self._clock()
-        standing.failures += 1
-        standing.detail = outcome.detail
-        standing.failing_since = standing.failing_since or now
-        if not outcome.ours and now - standing.failing_since > self.subscription.disable_after * SECOND:
-            raise DisabledError(f"nothing but failure for {self.subscription.disable_after:g} s: {outcome.detail}")
-        wait = wait_before_try(standing.failures, self.subscription.retry, outcome.retry_after, self._chance)
-        standing.next_try_at = now + int(wait * SECOND)
-        if standing.failures == BREAKER_OPENS_AT and self.inbox is not None and self.inbox.waiting:
+        wait = self._patience.failed(outcome)
+        if self._patience.breaks() and self.inbox is not None and self.inbox.waiting:
             self.inbox.restart(self.inbox.waiting[0][0])
         if until_more is not None:
             await self._pause(until_more, wait)
-            return
-        self._nudged.clear()
-        try:
-            async with asyncio.timeout(wait):
-                await self._nudged.wait()
-        except TimeoutError:
-            pass
+        else:
+            await self._patience.wait(wait)
 
     # --- lanes
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 
 from msgspec import structs
 
-from aftersend.contracts import Cursor, Cursors, Manifest, SetAside
+from aftersend.contracts import Cursor, Cursors, Lease, Leases, Manifest, SetAside
 from aftersend.core.event import Event
+from aftersend.core.outcome import Tally
+from aftersend.core.tallying import count_ids
 from aftersend.core.timestamps import format_time
 
 COMMIT_INTERVAL = 0.02
@@ -65,11 +66,35 @@ class Ledger:
 
     async def told(self, subscription: str, position: int, events: Sequence[Event], now: int) -> None:
         """A run of events was taken; the cursor goes to `position`, written down within the commit interval."""
-        await self._count(subscription, events, now)
+        tally = Tally()
+        count_ids(tally, events)
+        await self._count(subscription, tally, now)
         cursor = self._current[subscription]
         self._current[subscription] = Cursor(position, cursor.epoch, cursor.sequence + len(events))
         self._changed.add(subscription)
         self._written.set()
+
+    async def settle(
+        self, subscription: str, position: int, tally: Tally, now: int, aside: Sequence[SetAside] = ()
+    ) -> None:
+        """A counted run was taken but for some that leave the line: on disk, in one transaction, when it returns.
+
+        On a failure the cursor stands where it stood.
+        """
+        before = self._current[subscription]
+        counted = self._manifests.get(self._key(subscription, now))
+        await self._count(subscription, tally, now)
+        cursor = Cursor(position, before.epoch, before.sequence + tally.count + len(aside))
+        self._changed.discard(subscription)
+        self._passed.discard(subscription)
+        try:
+            await self._cursors.move({subscription: cursor}, aside, self._manifest_of(subscription))
+        except BaseException:
+            # What was counted is taken back: it will be told, and counted, again.
+            self._changed.add(subscription)
+            self._restore(self._key(subscription, now), counted)
+            raise
+        self._current[subscription] = cursor
 
     async def set_aside(self, subscription: str, position: int, aside: Sequence[SetAside]) -> None:
         """Events left the line: the cursor passes them in the same transaction; returns when that is on disk."""
@@ -84,6 +109,43 @@ class Ledger:
             self._changed.add(subscription)
             raise
         self._current[subscription] = cursor
+
+    async def settle_leases(
+        self,
+        subscription: str,
+        cursor: Cursor,
+        tally: Tally,
+        *,
+        leases: Leases,
+        put: Sequence[Lease],
+        drop: Sequence[Lease],
+        aside: Sequence[SetAside] = (),
+        now: int,
+    ) -> None:
+        """Leases begin and end, and the cursor passes what is settled: on disk, in one transaction, when it returns.
+
+        On a failure all stands where it stood. Called off in the middle, memory and disk may disagree: await its end.
+        """
+        before, key = self._current[subscription], self._key(subscription, now)
+        counted = self._manifests.get(key)
+        if tally.count:
+            await self._count(subscription, tally, now, cursor.sequence)
+        was_changed, was_passed = subscription in self._changed, subscription in self._passed
+        self._changed.discard(subscription)
+        self._passed.discard(subscription)
+        moves = {subscription: cursor} if cursor != before else {}
+        try:
+            await leases.settle_leases(put, drop, moves, aside, self._manifest_of(subscription) if tally.count else ())
+        except BaseException:
+            self._changed.add(subscription)
+            self._restore(key, counted)
+            raise
+        self._current[subscription] = cursor
+        if was_changed and not tally.count:
+            # Its manifest is still to be written.
+            self._changed.add(subscription)
+        elif was_passed and not moves:
+            self._passed.add(subscription)
 
     async def restart(self, subscription: str, epoch: int, position: int) -> None:
         """A new epoch begins at a position: the filter or the dialect changed."""
@@ -125,19 +187,28 @@ class Ledger:
         key = self._days.get(subscription)
         return [self._manifests[key]] if key in self._manifests and key is not None else []
 
-    async def _count(self, subscription: str, events: Sequence[Event], now: int) -> None:
-        cursor = self._current[subscription]
-        key = (subscription, cursor.epoch, format_time(now)[:10])
+    def _key(self, subscription: str, now: int) -> tuple[str, int, str]:
+        return (subscription, self._current[subscription].epoch, format_time(now)[:10])
+
+    def _restore(self, key: tuple[str, int, str], manifest: Manifest | None) -> None:
+        if manifest is not None:
+            self._manifests[key] = manifest
+        else:
+            self._manifests.pop(key, None)
+
+    async def _count(self, subscription: str, tally: Tally, now: int, last_sequence: int = 0) -> None:
+        """Add a run to the day's manifest; `last_sequence`: where it ends, if some of it left the line."""
+        cursor, key = self._current[subscription], self._key(subscription, now)
         manifest = self._manifests.get(key) or await self._open_manifest(key)
-        types = Counter(manifest.types)
-        types.update([event.type for event in events])
-        total = int(manifest.ids_sum, 16) + sum([int(event.id.replace("-", ""), 16) for event in events])
+        types = dict(manifest.types)
+        for type_, count in tally.types.items():
+            types[type_] = types.get(type_, 0) + count
         self._manifests[key] = structs.replace(
             manifest,
             first_sequence=manifest.first_sequence or cursor.sequence + 1,
-            last_sequence=cursor.sequence + len(events),
-            types=dict(types),
-            ids_sum=f"{total % _MODULUS:032x}",
+            last_sequence=last_sequence or cursor.sequence + tally.count,
+            types=types,
+            ids_sum=f"{(int(manifest.ids_sum, 16) + tally.ids_sum) % _MODULUS:032x}",
         )
 
     async def _open_manifest(self, key: tuple[str, int, str]) -> Manifest:

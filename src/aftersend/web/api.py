@@ -11,6 +11,7 @@ from starlette.routing import Route
 from aftersend import __version__
 from aftersend.core.registry import Key
 from aftersend.web.links import LinkMaking, MakeLinks
+from aftersend.web.pull import Pulling
 from aftersend.web.reading import Reading
 from aftersend.web.records import Records
 from aftersend.web.rewriting import Rewrite, Rewriting
@@ -19,10 +20,10 @@ from aftersend.web.subscriptions import Subscriptions
 from aftersend.web.verdicts import Verdicts
 
 
-def build_api(services: Services, rewrite: Rewrite, make_links: MakeLinks) -> Starlette:
+def build_api(services: Services, rewrite: Rewrite, make_links: MakeLinks, pulling: Pulling) -> Starlette:
     """The Starlette application behind the doors; `rewrite` makes tracked messages of plain ones."""
     guard = Guard(services.access)
-    reading, records, subscriptions = Reading(services), Records(services), Subscriptions(services)
+    reading, records, subscriptions = Reading(services, pulling.patience), Records(services), Subscriptions(services)
 
     async def get_health(request: Request) -> Response:
         return reply({"status": "ok", "version": __version__})
@@ -40,6 +41,7 @@ def build_api(services: Services, rewrite: Rewrite, make_links: MakeLinks) -> St
         guard.route("/metrics", "GET", "read", get_metrics),
         *reading.routes(guard),
         *subscriptions.routes(guard),
+        *pulling.routes(guard),
         *records.routes(guard),
         *Verdicts(services).routes(guard),
         *Rewriting(rewrite).routes(guard),

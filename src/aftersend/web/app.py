@@ -34,9 +34,12 @@ class Entry:
         local: bool = False,
         doors_only: bool = False,
         captures: Mapping[str, App] = MappingProxyType({}),
+        vendor_app: Callable[[str], App | None] = lambda path: None,
     ) -> None:
+        """`captures` are applications by the first part of their paths; `vendor_app` finds others, for most hosts."""
         self._doors = doors
         self._captures = captures
+        self._vendor_app = vendor_app
         self._doors_only = doors_only
         self._api = api
         self._domains = domains
@@ -57,6 +60,8 @@ class Entry:
         door = self._door(path) if scope["method"] == "POST" else None
         if self._domains and self._is_tracking_host(scope):
             await _respond(send, fault(404, "not_found", "this host serves links only"))
+        elif (vendors := self._vendor_app(path)) is not None:
+            await vendors(scope, receive, send)
         elif door is None and self._doors_only and path not in OPEN_PATHS:
             await _respond(send, fault(404, "not_found", "the API is served on another address"))
         elif door is None:

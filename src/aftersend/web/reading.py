@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,6 +13,7 @@ from starlette.routing import Route
 from aftersend.core.errors import UsageError
 from aftersend.core.event import Event
 from aftersend.core.registry import Key
+from aftersend.web.patience import Patience
 from aftersend.web.services import (
     PAGE,
     Guard,
@@ -39,8 +39,9 @@ STREAM_PULSE = 15
 class Reading:
     """The handlers for readers."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, patience: Patience | None = None) -> None:
         self._on = services
+        self._patience = patience or Patience()
         self._streams = 0
 
     def routes(self, guard: Guard) -> list[Route]:
@@ -57,7 +58,9 @@ class Reading:
         """Events of the tenant from a position on (`after`), at most `limit`; with `wait`, waits so many seconds."""
         after = number_of(request, "after", self._on.log.tail())
         limit = max(1, min(number_of(request, "limit", 100), PAGE))
-        await self._wait(after, min(number_of(request, "wait", 0), WAIT_LIMIT))
+        if wait := min(number_of(request, "wait", 0), WAIT_LIMIT):
+            async with self._patience.at_most(wait):
+                await self._on.log.wait(after)
         events, position = await self._read(after, limit, tenant_of(request, key))
         dialect, form = self._on.find_dialect(request.query_params.get("dialect", "canonical"))
         if dialect.name == "canonical":
@@ -67,14 +70,6 @@ class Reading:
         told = b"\n".join(body.data for body in bodies)
         kind = bodies[0].content_type if bodies else "text/plain"
         return Response(told, media_type=kind, headers={"aftersend-next": str(position)})
-
-    async def _wait(self, position: int, seconds: int) -> None:
-        if not seconds:
-            return
-        try:
-            await asyncio.wait_for(self._on.log.wait(position), seconds)
-        except TimeoutError:
-            pass
 
     async def _read(self, position: int, limit: int, tenant: str) -> tuple[list[Event], int]:
         events: list[Event] = []
@@ -103,15 +98,15 @@ class Reading:
     async def _stream(self, position: int, tenant: str) -> AsyncIterator[bytes]:
         self._streams += 1
         try:
-            while True:
-                try:
-                    await asyncio.wait_for(self._on.log.wait(position), STREAM_PULSE)
-                except TimeoutError:
-                    yield b": still here\n\n"
-                    continue
+            while not self._patience.is_over:
+                before = position
+                async with self._patience.at_most(STREAM_PULSE):
+                    await self._on.log.wait(position)
                 events, position = await self._read(position, PAGE, tenant)
                 if events:
                     yield self._as_stream(events, position)
+                elif position == before:
+                    yield b": still here\n\n"
         finally:
             self._streams -= 1
 
