@@ -1,8 +1,10 @@
 """What the shared suite does not show of Pure360: its forms, spellings, broken examples, columns and limits."""
 
 import base64
+import csv
 import time as clock
 from email import message_from_bytes
+from typing import Any
 from urllib.parse import urlencode
 
 import jsonschema
@@ -14,7 +16,16 @@ from msgspec import structs
 from aftersend.core.errors import EncodeError
 from aftersend.core.event import Event, Receipt, Rejected, Source
 from aftersend.core.timestamps import SECOND, parse_time
-from aftersend.dialects.pure360 import COLUMNS, FIELD_LIMIT, Dialect, csv_rows, event_meta, read_rows
+from aftersend.dialects.pure360 import (
+    COLUMNS,
+    FIELD_LIMIT,
+    Dialect,
+    csv_lines,
+    csv_rows,
+    event_meta,
+    read_rows,
+    told_meta,
+)
 
 RECEIVED_AT = parse_time("2026-02-01T00:00:00Z")
 DIALECT = Dialect()
@@ -213,6 +224,54 @@ def test_event_data_is_told_with_the_columns_of_its_event_meta() -> None:
     }
     again = read_rows(csv_rows(events, event_meta(events)).encode(), event_meta(events), Receipt(b"", RECEIVED_AT))
     assert [item.message_id for item in again if isinstance(item, Event)] == [None, "m-1", None]
+
+
+def test_the_meta_of_words_has_the_vendors_columns_and_the_custom_fields_that_are_none_of_them() -> None:
+    assert told_meta(["CLICK", "open", "FORWARD"]) == {
+        "CLICK": COLUMNS["CLICK"],
+        "open": COLUMNS["OPEN"],
+        "FORWARD": COLUMNS["OPTIN"],
+    }
+    custom = ["first name", "EMAIL", "messageName", "FirstName", "a,b"]
+    assert told_meta(["OPEN"], custom) == {"OPEN": f'{COLUMNS["OPEN"]},first name,"a,b"'}
+
+
+def test_a_custom_column_finds_its_field_under_any_spelling_whoever_told_the_event() -> None:
+    events = [
+        foreign("email.opened", extra={"first_name": "Ann", "score": 7, "tags": ["a", "b"], "deep": {"x": 1}}),
+        event_of(b"type=OPEN&Event_date=1437585002&email=a%40b.example&FirstName=Ben&list[]=x&list[]=y"),
+    ]
+    meta = told_meta(["OPEN"], ["First Name", "score", "tags", "deep", "list", "Delivery ID"])
+    ann, ben = csv_lines(events, meta)
+    assert ann == 'OPEN,ann@example.com,,,1437585002,Ann,7,"a, b",,,\n'
+    assert ben == 'OPEN,a@b.example,,,1437585002,Ben,,,,"x, y",\n'
+
+
+def test_the_time_of_an_event_stands_in_its_column_though_it_was_heard_in_another_form() -> None:
+    heard = event_of(b"type=OPEN&Event_date=22%2F07%2F2015+17%3A10&email=a%40b.example")
+    assert csv_lines([heard]) == ["OPEN,a@b.example,,,1437585000\n"]
+
+
+FIELDS = st.dictionaries(
+    st.text(max_size=8) | st.sampled_from(["type", "email", "Event_date", "Open Date", "messageName", "clickUrl"]),
+    st.none() | st.text(max_size=8) | st.integers() | st.lists(st.text(max_size=3), max_size=3) | st.just({"a": 1}),
+    max_size=6,
+)
+
+
+@given(st.sampled_from(sorted(COLUMNS)), FIELDS, st.lists(st.text("abc ,", min_size=1, max_size=5), max_size=3))
+def test_every_event_makes_one_row_with_a_cell_for_each_column(
+    word: str, extra: dict[str, Any], custom: list[str]
+) -> None:
+    heard = Event("i", DIALECT.columns[word], RECEIVED_AT, Source("s", "pure360", word), extra=extra, recipient="a\nb")
+    told = foreign(DIALECT.columns[word], extra=extra, campaign_id="c\r\nd", message_id='m"')
+    meta = told_meta([word, "OPTIN"], custom)
+    for event in (heard, told):
+        (line,) = csv_lines([event], meta)
+        assert line.endswith("\n")
+        assert "\n" not in line[:-1]
+        cells = next(csv.reader([line]))
+        assert len(cells) == len(next(csv.reader([meta[DIALECT.word(event) or ""]])))
 
 
 def test_rows_with_the_vendors_own_columns_need_no_line_that_names_them() -> None:

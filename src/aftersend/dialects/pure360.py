@@ -24,6 +24,7 @@ from urllib.parse import quote, unquote_to_bytes
 from aftersend.contracts import Dialect as Contract
 from aftersend.core.errors import EncodeError
 from aftersend.core.event import Body, Event, Failure, Receipt, Rejected, Source
+from aftersend.core.framing import Framing, lines
 from aftersend.core.identity import event_id
 from aftersend.core.outcome import Acknowledgement, Answer
 from aftersend.core.taxonomy import OTHER, channel_of, is_channel
@@ -106,6 +107,15 @@ _TAKEN = frozenset(("type", "email", "mobile", "deliveryid", "clickurl", "url", 
 """Folds that have a place in an event."""
 
 _roles: dict[str, str] = {}
+_folds: dict[str, str] = {}
+
+
+def _remembered(name: str) -> str:
+    """The fold of a name, worked out once for names that come again."""
+    fold = _fold(name)
+    if len(_folds) < 4096:
+        _folds[name] = fold
+    return fold
 
 
 def _role(name: str) -> str:
@@ -181,6 +191,8 @@ def _time_name(form: str, word: str) -> str:
 
 
 _TIME_NAMES = {(form, word): _time_name(form, word) for form in _TEMPLATES for word in _WORDS}
+_TIME_FOLDS = {word: _fold(_TIME_NAMES["csv", word]) for word in _WORDS}
+"""The column of a word's rows that tells when, by its fold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +242,10 @@ class Dialect:
         if form == "email":
             return [Body(_mail(pairs), "message/rfc822", 1) for pairs in told]
         return [Body(_form_body(pairs), "application/x-www-form-urlencoded", 1) for pairs in told]
+
+    def framing(self, form: str) -> Framing | None:
+        """Log lines, or CSV rows whose columns are named before the first that has others than the one before."""
+        return _FRAMINGS.get(form)
 
     def schemas(self) -> dict[str, dict[str, Any]]:
         """The fields of the HTTP form, for each type."""
@@ -437,24 +453,12 @@ def _spread(name: str, value: Any, form: str) -> list[tuple[str, str]]:
 
 def _foreign_pairs(event: Event, form: str) -> list[tuple[str, str]]:
     """The documented fields of the word, empty where another vendor told nothing of the kind, and our message id."""
-    word = _vocabulary.word(event)
-    if word is None:
-        raise EncodeError(f"pure360 has no word for {event.type}")
-    meaning, seconds, campaign = _MEANINGS[word], str(event.time // SECOND), event.campaign_id or ""
-    values = {
-        "type": word,
-        meaning.addresses[0]: event.recipient or "",
-        "messagename": campaign,
-        "deliveryid": campaign,
-        "clickurl": event.url or "",
-        "messagetype": (event.channel or "").upper(),
-        "listnames": event.list_id or "",
-        "deliverystatus": _STATUSES.get(word, ""),
-        _fold(_TIME_NAMES[form, word]): seconds,
-    }
+    values = _foreign_values(event)
+    word = values["type"]
+    values[_fold(_TIME_NAMES[form, word])] = values[_TIME_FOLDS[word]]
     pairs = [(name, values.get(fold, "")) for name, fold in _TEMPLATES[form][word]]
-    if form == "csv" and campaign and not meaning.is_campaign:
-        pairs.append(("Delivery ID", campaign))
+    if form == "csv" and event.campaign_id and not _MEANINGS[word].is_campaign:
+        pairs.append(("Delivery ID", event.campaign_id))
     if event.message_id is not None:
         pairs.append(("message_id", event.message_id))
     return pairs
@@ -678,17 +682,96 @@ def event_meta(events: Sequence[Event]) -> dict[str, str]:
     return {word: _join_row(names) for word, names in _columns(_told(events)).items()}
 
 
+def told_meta(words: Iterable[str], custom: Sequence[str] = ()) -> dict[str, str]:
+    """The columns of each word (`eventMeta`): the vendor's own, then these custom fields where they are not among them.
+
+    A word that the vendor has no columns for gets those that most of its words have.
+    """
+    return {
+        word: _told_columns(_DEFAULT_COLUMNS.get(word.upper()) or _DEFAULT_COLUMNS["OPTIN"], custom) for word in words
+    }
+
+
+def _told_columns(own: Sequence[str], custom: Sequence[str]) -> str:
+    names: dict[str, str] = {}
+    for name in (*own, *custom):
+        names.setdefault(_fold(name), name)
+    return _join_row(list(names.values()))
+
+
 def csv_rows(events: Sequence[Event], meta: Mapping[str, str] = COLUMNS) -> str:
     """Rows (`eventData`, before base64) with the columns that `meta` names for their types, and no others.
 
     Names are compared as the vendor's are, whatever their spelling; a column that an event has nothing for is empty.
     """
+    return "".join(csv_lines(events, meta))
+
+
+def csv_lines(events: Iterable[Event], meta: Mapping[str, str] = COLUMNS) -> list[str]:
+    """The rows of `csv_rows` one by one, each with its line end. Raises EncodeError for an event without a word."""
     columns = {word: [_fold(name) for name in _split_row(text) or []] for word, text in meta.items()}
     lines = []
-    for word, values in _told(events):
-        folded = {_fold(name): value for name, value in values.items()}
-        lines.append(_join_row([folded.get(fold, "") for fold in columns.get(word, ("type",))]) + "\n")
-    return "".join(lines)
+    for event in events:
+        values = _heard_values(event) if event.source.dialect == "pure360" else _foreign_values(event)
+        row = [values.get(fold) for fold in columns.get(values["type"], ("type",))]
+        if None in row and event.extra:
+            values |= _extra_values(event.extra) | values
+            row = [values.get(fold) for fold in columns.get(values["type"], ("type",))]
+        lines.append(_join_row([cell or "" for cell in row]) + "\n")
+    return lines
+
+
+def _heard_values(event: Event) -> dict[str, str]:
+    """What was heard, by the folds of its names."""
+    word = event.source.word
+    meaning = _MEANINGS.get(word) or _unknown(word) or _meaning(word)
+    extra = _extra_values(event.extra)
+    values = {"type": word}
+    if event.recipient is not None:
+        first, second = meaning.addresses
+        values[first if _address_name(event.recipient, event.extra, meaning) == first else second] = event.recipient
+    if event.campaign_id is not None:
+        values["deliveryid"] = event.campaign_id
+    if event.url is not None:
+        values["clickurl"] = event.url
+    if event.message_id is not None:
+        values["messageid"] = event.message_id
+    values = extra | values
+    if not meaning.is_campaign:
+        values.setdefault(_TIME_FOLDS.get(word.upper(), "eventdate"), str(event.time // SECOND))
+    return values
+
+
+def _extra_values(extra: Mapping[str, Any]) -> dict[str, str]:
+    """Other fields by the folds of their names, the first of several; an object has no place in a cell."""
+    values: dict[str, str] = {}
+    for name, value in extra.items():
+        fold = _folds.get(name) or _remembered(name)
+        if fold not in values and type(value) is not dict:
+            values[fold] = value if type(value) is str else _spread(name, value, "csv")[0][1]
+    return values
+
+
+def _foreign_values(event: Event) -> dict[str, str]:
+    """The documented fields of the word that another vendor told something of, by the folds of their names."""
+    word = _vocabulary.word(event)
+    if word is None:
+        raise EncodeError(f"pure360 has no word for {event.type}")
+    seconds, campaign = str(event.time // SECOND), event.campaign_id or ""
+    values = {
+        "type": word,
+        _MEANINGS[word].addresses[0]: event.recipient or "",
+        "messagename": campaign,
+        "deliveryid": campaign,
+        "clickurl": event.url or "",
+        "messagetype": (event.channel or "").upper(),
+        "listnames": event.list_id or "",
+        "deliverystatus": _STATUSES.get(word, ""),
+        _TIME_FOLDS[word]: seconds,
+    }
+    if event.message_id is not None:
+        values["messageid"] = event.message_id
+    return values
 
 
 def _csv_body(events: Sequence[Event]) -> bytes:
@@ -730,6 +813,9 @@ def _merge(own: list[str], used: list[str]) -> list[str]:
 
 
 def _join_row(cells: Sequence[str]) -> str:
+    row = ",".join(cells)
+    if row.isprintable() and '"' not in row and " " not in row and row.count(",") == len(cells) - 1:
+        return row
     return ",".join([cell if not cell or cell.isalnum() else _cell(cell) for cell in cells])
 
 
@@ -739,6 +825,33 @@ def _cell(text: str) -> str:
         escaped = text.replace("\\", "\\\\").replace('"', '""')
         return f'"{escaped}"'
     return text
+
+
+class _RowPen:
+    """Writes CSV rows into one file."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str, list[str]] = {}
+
+    def head(self) -> bytes:
+        """Nothing: the vendor's own columns need no names."""
+        return b""
+
+    def tell(self, event: Event) -> bytes:
+        """A row, behind one with the names of its columns where they are new."""
+        ((word, values),) = _told([event])
+        before = self._columns.get(word) or _DEFAULT_COLUMNS.get(word.upper())
+        names = _merge(before or ["type"], list(values))
+        row = _bytes(_join_row([values.get(name, "") for name in names]) + "\n")
+        if names == before:
+            return row
+        named = _bytes(_join_row(["eventMeta", word, *names]) + "\n")
+        self._columns[word] = names
+        return named + row
+
+    def foot(self) -> bytes:
+        """Nothing."""
+        return b""
 
 
 # The forms: ftp
@@ -857,6 +970,14 @@ def _mail(pairs: list[tuple[str, str]]) -> bytes:
     return _bytes(head) + data
 
 
+_FRAMINGS = {
+    "csv": Framing(content_type="text/csv; charset=utf-8", ending=".csv", pen=lambda sheet: _RowPen()),
+    "ftp": Framing(
+        content_type="text/plain; charset=utf-8",
+        ending=".log",
+        pen=lines(lambda event: _bytes(_log_line(_pairs(event, "ftp")))),
+    ),
+}
 _READERS = {"http": _read_form, "csv": _read_csv, "ftp": _read_log, "email": _read_mail}
 
 _proof: type[Contract] = Dialect
