@@ -12,6 +12,7 @@ from msgspec import Struct
 from aftersend.contracts import Dialect as Contract
 from aftersend.core.archives import ZIP_MAGIC, unzipped
 from aftersend.core.event import Body, Event, Failure, Receipt, Rejected, Source
+from aftersend.core.framing import Framing, json_array
 from aftersend.core.identity import event_id
 from aftersend.core.members import split_json
 from aftersend.core.outcome import Acknowledgement, Answer
@@ -109,6 +110,10 @@ class Dialect:
         if form == "feed":
             return [_body([_row(event) for event in run], len(run)) for run in _runs(events, FEED_LIMIT)]
         return list(_requests(events))
+
+    def framing(self, form: str) -> Framing | None:
+        """Feed files, each with a time of its own in its name, plain or as the one file of a zip."""
+        return _FEED if form == "feed" else None
 
     def schemas(self) -> dict[str, dict[str, Any]]:
         """A request to `/events`, and a row of `event_history_….json`."""
@@ -386,6 +391,16 @@ def _row(event: Event) -> dict[str, Any]:
     row |= {"type": event.category, "campaignId": event.campaign_id, "messageId": event.message_id, "url": event.url}
     row = _without_none(row)
     return row | extra if extra else row
+
+
+_FEED = Framing(
+    content_type="application/json",
+    ending=".json",
+    pen=json_array(lambda event: _encode(_row(event))),
+    name="event_history_{stamp}",
+    max_events=FEED_LIMIT,
+    compressions=("none", "zip"),
+)
 
 
 def _without_none(row: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,100 @@
+"""Files through the whole of it: the API, the log, a folder, and a kill amid everything."""
+
+import asyncio
+import random
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.acceptance.conftest import Server
+
+KILLS = 4
+
+
+def rows(first: int, count: int = 20) -> bytes:
+    fields = {"type": "email.opened", "time": "2026-01-15T08:00:00Z"}
+    return msgspec.json.encode([fields | {"id": f"e{number}"} for number in range(first, first + count)])
+
+
+def told(folder: Path) -> dict[str, bytes]:
+    """The files that a consumer sees."""
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.ndjson"))}
+
+
+def ids(files: dict[str, bytes]) -> list[str]:
+    return [msgspec.json.decode(line)["source"]["id"] for data in files.values() for line in data.splitlines()]
+
+
+@pytest.fixture
+async def prepared(stopped_server: Server, tmp_path: Path) -> tuple[Server, Path]:
+    """A server that may write into one folder."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    path = stopped_server.data / "aftersend.toml"
+    path.write_text(f'folders = ["{folder}"]\n' + path.read_text())
+    await stopped_server.start()
+    return stopped_server, folder
+
+
+def subscription(folder: Path, **fields: object) -> dict[str, object]:
+    usual = {"name": "warehouse", "transport": "folder", "url": folder.as_uri(), "start": "beginning"}
+    file = {"every": "week", "max_events": 100, "format": "ndjson"}
+    return usual | {"file": file, "retry": [0.05]} | fields
+
+
+@pytest.mark.slow
+async def test_every_event_is_in_one_file_whatever_is_killed(prepared: tuple[Server, Path]) -> None:
+    server, folder = prepared
+    await server.json("POST", "/v1/subscriptions", subscription(folder), 201)
+    seen: dict[str, bytes] = {}
+    sent = 0
+    for _ in range(KILLS):
+        for _ in range(20):
+            await server.json("POST", "/v1/events", msgspec.Raw(rows(sent)))
+            sent += 20
+        await asyncio.sleep(random.uniform(0, 0.3))
+        await server.kill()
+        found = told(folder)
+        assert seen.items() <= found.items(), "a file changed that a consumer may have taken"
+        seen = found
+        await server.start()
+    async with asyncio.timeout(30):
+        while len(told(folder)) < sent // 100:
+            await asyncio.sleep(0.05)
+    files = told(folder)
+    assert ids(files) == [f"e{number}" for number in range(sent)]
+    assert seen.items() <= files.items()
+    assert [len(data.splitlines()) for data in files.values()] == [100] * (sent // 100)
+
+
+async def test_what_cannot_be_a_file_is_refused_in_one_line(prepared: tuple[Server, Path]) -> None:
+    server, folder = prepared
+    for fields, said in (
+        ({"url": "file:///etc"}, "is in none of the folders that are listed"),
+        ({"dialect": "pure360/http"}, "set dialect to canonical"),
+        ({"file": {"zone": "Mars/Phobos"}}, "no time zone 'Mars/Phobos'"),
+        ({"file": {"name": "../{stamp}"}}, "may have letters"),
+        ({"file": {"every": "year"}}, "$.file.every"),
+    ):
+        status, body, _ = await server.request(
+            "POST", "/v1/subscriptions", msgspec.json.encode(subscription(folder, **fields))
+        )
+        assert status == 400, body
+        assert said in msgspec.json.decode(body)["detail"]
+    shutil.rmtree(folder)
+    status, body, _ = await server.request("POST", "/v1/subscriptions", msgspec.json.encode(subscription(folder)))
+    assert status == 400, body
+    assert "the folder cannot be opened: no such file or directory" in msgspec.json.decode(body)["detail"]
+
+
+async def test_a_subscription_that_is_removed_leaves_nothing_behind(prepared: tuple[Server, Path]) -> None:
+    server, folder = prepared
+    made = await server.json("POST", "/v1/subscriptions", subscription(folder), 201)
+    await server.json("POST", "/v1/events", msgspec.Raw(rows(0)))
+    outbox = server.data / "outbox"
+    async with asyncio.timeout(10):
+        while not list(outbox.glob("*/*.part")):
+            await asyncio.sleep(0.02)
+    await server.json("DELETE", f"/v1/subscriptions/{made['name']}", None, 204)  # type: ignore[index]
+    assert not list(outbox.iterdir())
