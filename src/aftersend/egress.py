@@ -223,7 +223,7 @@ class Egress:
             raise EgressError(f"refused: {_shown(url)} must begin with {' or '.join(f'{name}://' for name in schemes)}")
         authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
         if "@" in authority:
-            raise EgressError("refused: the URL holds a user name or password; put credentials into a header")
+            raise EgressError("refused: the URL holds a user name or password; put them into options, such as a header")
         host, port = _split_authority(authority)
         host = self.check_host(host)
         return Target(scheme, host, _port(port, scheme))
