@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -34,17 +35,17 @@ def split_json(body: bytes) -> list[dict[str, Any] | Rejected]:
         return []
     if len(members) > MEMBER_LIMIT:
         return [_too_many(len(members), body)]
-    keys = 0
+    texts = 0
     for index, member in enumerate(members):
         if not isinstance(member, dict):
             members[index] = Rejected("not_an_object", f"event {index} is not a JSON object", index, _encode(member))
             continue
-        depth_and_keys = _measure(member, 1)
-        if depth_and_keys < 0:
+        inside = len(member) + _texts_among(member.values(), 1)
+        if inside < 0:
             members[index] = Rejected("too_deep", f"event {index} nests deeper than {DEPTH_LIMIT} levels", index)
             continue
-        keys += depth_and_keys
-    if body.count(b'":') > keys or b'" :' in body:
+        texts += inside
+    if _quotation_marks(body) != 2 * texts:
         _reject_repeated_keys(body, members, isinstance(value, list))
     return members
 
@@ -53,29 +54,28 @@ def _encode(value: Any) -> bytes:
     return msgspec.json.encode(value)
 
 
-def _measure(value: dict[str, Any], depth: int) -> int:
-    """How many keys an object holds, nested ones too; below 0 where it nests too deeply."""
+def _texts_among(values: Iterable[Any], depth: int) -> int:
+    """How many texts there are among values and within them, keys too; below 0 where one nests too deeply."""
     if depth > DEPTH_LIMIT:
         return -1_000_000_000
-    keys = len(value)
-    for item in value.values():
-        if type(item) is dict:
-            keys += _measure(item, depth + 1)
-        elif type(item) is list:
-            keys += _measure_list(item, depth + 1)
-    return keys
+    texts = 0
+    for item in values:
+        kind = type(item)
+        if kind is str:
+            texts += 1
+        elif kind is dict:
+            texts += len(item) + _texts_among(item.values(), depth + 1)
+        elif kind is list:
+            texts += _texts_among(item, depth + 1)
+    return texts
 
 
-def _measure_list(value: list[Any], depth: int) -> int:
-    if depth > DEPTH_LIMIT:
-        return -1_000_000_000
-    keys = 0
-    for item in value:
-        if type(item) is dict:
-            keys += _measure(item, depth + 1)
-        elif type(item) is list:
-            keys += _measure_list(item, depth + 1)
-    return keys
+def _quotation_marks(body: bytes) -> int:
+    """How many quotation marks begin or end a text: two for each, also for those that a repeated key hides."""
+    if b"\\" not in body:
+        return body.count(b'"')
+    body = body.replace(b"\\\\", b"")
+    return body.count(b'"') - body.count(b'\\"')
 
 
 class _RepeatedKeyError(ValueError):

@@ -32,15 +32,12 @@ def parse_time(text: str) -> int:
     Lenient as the vendors are: a blank for the `T`, offsets of two digits, no offset (UTC), no seconds, a date alone.
     Digits below the nanosecond are cut. Raises ValueError.
     """
-    if len(text) >= 20 and text[-1] == "Z" and text[19] in ".Z":
+    size = len(text)
+    if (size == 20 or (size > 21 and text[19] == ".")) and text[-1] == "Z" and text[16] == ":":
         minute = _minutes.get(text[:16])
-        seconds = text[17:19]
-        fraction = text[20:-1]
-        if minute is not None and seconds.isdecimal() and seconds < "60" and text.isascii() and text[16] == ":":
-            if not fraction and text[19] == "Z":
-                return (minute + int(seconds)) * SECOND
-            if fraction.isdecimal():
-                return (minute + int(seconds)) * SECOND + int(fraction[:9].ljust(9, "0"))
+        digits = text[17:19] + text[20:-1]
+        if minute is not None and digits < "6" and digits.isdecimal() and digits.isascii():
+            return minute + int(digits[:11].ljust(11, "0"))
     return _parse_slowly(text)
 
 
@@ -62,7 +59,7 @@ def _parse_slowly(text: str) -> int:
         if match[4] and text[10:11] == "T" and text[16:17] == ":":
             if len(_minutes) >= _CACHE_LIMIT:
                 _minutes.clear()
-            _minutes[text[:16]] = base
+            _minutes[text[:16]] = base * SECOND
     else:
         sign = -1 if zone[0] == "-" else 1
         base -= sign * (int(zone[1:3]) * 3600 + int(zone[-2:] if len(zone) > 3 else 0) * 60)

@@ -105,9 +105,9 @@ _TEXTS = (
 )
 """Names in `event_data`, each with our field."""
 _PLACE = (("region", "region"), ("city", "city"), ("postal_code", "postal_code"), ("tz", "timezone"))
+_DEGREES = (("lat", "latitude"), ("lon", "longitude"))
 _ENVELOPE = (("profile_id", "profile_id"), ("event_id", "id"))
 _GEO = ("country", "region", "city", "postal_code", "lat", "lon", "tz")
-_NOWHERE = Geo()
 _NUMBERS = (int, float)
 _COUNTRIES = {f".{code.lower()}": code for code in map("".join, product(ascii_uppercase, repeat=2))} | {".uk": "GB"}
 """Altcraft names a country by its top-level domain; all but the United Kingdom's is the ISO 3166 code."""
@@ -353,10 +353,12 @@ def _take_texts(fields: dict[str, Any], names: tuple[tuple[str, str], ...]) -> d
     taken = {}
     for name, field in names:
         value = fields.get(name)
+        if value is None:
+            continue
         if type(value) is str and value:
             taken[field] = value
             del fields[name]
-        elif value is not None and (text := _plain(value)) is not None:
+        elif (text := _plain(value)) is not None:
             taken[field] = text
     return taken
 
@@ -374,10 +376,14 @@ def _take_number(fields: dict[str, Any], name: str) -> str | None:
 
 
 def _take_geo(data: dict[str, Any]) -> Geo | None:
-    text = _take_texts(data, _PLACE).get
-    lat, lon = _take_degrees(data, "lat"), _take_degrees(data, "lon")
-    geo = Geo(_take_country(data), text("region"), text("city"), text("postal_code"), lat, lon, text("timezone"))
-    return None if geo == _NOWHERE else geo
+    place = _take_texts(data, _PLACE)
+    country = _take_country(data)
+    if country is not None:
+        place["country"] = country
+    for name, field in _DEGREES:
+        if name in data and (degrees := _take_degrees(data, name)) is not None:
+            place[field] = degrees
+    return Geo(**place) if place else None
 
 
 def _take_country(data: dict[str, Any]) -> str | None:
@@ -430,14 +436,14 @@ def _address(fields: object, kinds: tuple[str, ...]) -> str | None:
 def _take_recipient(item: dict[str, Any], channel: str | None) -> str | None:
     """The recipient, out of `custom_data` if telling it puts it back there: nothing else may be read as one."""
     kinds = _kinds(channel)
-    elsewhere = _elsewhere(item, kinds, channel)
     custom = item.get("custom_data")
     address = _address(custom, kinds)
     if custom is None or address is None:
-        return elsewhere
+        return _elsewhere(item, kinds, channel)
     kind = _kind(address, kinds)
-    if elsewhere is None and custom.get(kind) == address:
-        rest = {name: value for name, value in custom.items() if name != kind}
+    if custom.get(kind) == address and _elsewhere(item, kinds, channel) is None:
+        rest = custom.copy()
+        del rest[kind]
         if not rest:
             del item["custom_data"]
         elif _address(rest, kinds) is None:
