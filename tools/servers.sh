@@ -3,7 +3,7 @@
 set -eu
 
 # The one list: add a package here together with the first test that names its program in `@pytest.mark.server`.
-packages="chromium postfix"
+packages="chromium curl lftp nodejs openssh-server php-cli php-soap postfix rabbitmq-server vsftpd"
 
 missing=""
 for package in $packages; do
@@ -34,4 +34,24 @@ else
     # shellcheck disable=SC2086
     apt-get install -y -qq --no-install-recommends $missing
     echo "servers: installed$missing"
+fi
+# node's SOAP client comes from npm, by the lock file beside the tests. Where it cannot be had, its tests are left out
+# and named at the end of the run.
+clients=tests/integration/clients
+modules=.venv/node
+if ! command -v npm >/dev/null; then
+    echo "servers: npm is not installed: node's SOAP client is left out" >&2
+elif ! test -x .venv/bin/python; then
+    echo "servers: there is no .venv yet: for node's SOAP client run this again after the first \`make\`" >&2
+elif ! test -d "$modules/node_modules" || ! cmp -s "$clients/package-lock.json" "$modules/package-lock.json"; then
+    rm -rf "$modules"
+    mkdir -p "$modules"
+    cp "$clients/package.json" "$clients/package-lock.json" "$modules"
+    if npm --prefix "$modules" ci --ignore-scripts --no-audit --no-fund --loglevel=error; then
+        chown -R --reference=.venv "$modules"
+        echo "servers: installed node's SOAP client"
+    else
+        rm -rf "$modules"
+        echo "servers: npm could not install node's SOAP client: it is left out" >&2
+    fi
 fi

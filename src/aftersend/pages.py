@@ -12,7 +12,8 @@ import msgspec
 from aftersend.cli import EPILOGUE, make_app
 from aftersend.cli.tables import speakers, table_row, taxonomy
 from aftersend.config import ENVIRONMENT_PREFIX, FILE_NAME, relay_settings, settings
-from aftersend.rack import dialects
+from aftersend.core.options import describe
+from aftersend.rack import dialects, find_transport, transport_names
 
 if TYPE_CHECKING:
     from aftersend.testing.matrix import Passage
@@ -84,6 +85,32 @@ def configuration_page() -> str:
     return _mark("the settings") + "\n".join(lines) + "\n"
 
 
+def transport_page() -> str:
+    """`docs/transports.md`."""
+    return _mark("the transports") + "\n".join(_transports()) + "\n"
+
+
+def _transports() -> Iterator[str]:
+    yield "# Ways out"
+    yield ""
+    yield "Each way for events to leave, with its options. An option is given as `--setting NAME=VALUE` (or"
+    yield "`NAME=@FILE`, which keeps it out of the list of processes) to `aftersend subscriptions add`, and under"
+    yield "`settings` to `POST /v1/subscriptions`. Secret ones are masked wherever they are shown, and sealed in the"
+    yield "store. The connection is tried before a subscription is saved; `--no-probe` saves it all the same."
+    for name in transport_names():
+        plugin = find_transport(name)
+        yield from ("", f"## {name}", "", (plugin.__doc__ or "").strip().split("\n")[0])
+        if plugin.schemes:
+            yield f"URLs begin with {' or '.join(f'`{scheme}://`' for scheme in plugin.schemes)}."
+        if plugin.brokered:
+            yield "Only a key with the scope `admin` may use it, and only for what the settings list."
+        yield from ("", table_row("Option", "Type", "Default", "What it does"), table_row(*["---"] * 4))
+        for item in describe(plugin):
+            kind = item["type"].replace("|", "\\|") + (", secret" if item["secret"] else "")
+            default = "needed" if item["wanted"] else f"`{msgspec.json.encode(item['default']).decode()}`"
+            yield table_row(f"`{item['name']}`", kind, default, item["help"])
+
+
 def matrix_page() -> str:
     """`docs/matrix.md`."""
     from aftersend.testing.matrix import passages
@@ -126,6 +153,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "docs/cli.md": command_page,
     "docs/configuration.md": configuration_page,
     "docs/matrix.md": matrix_page,
+    "docs/transports.md": transport_page,
 }
 """Each page by its path in the project, with what makes it."""
 

@@ -14,7 +14,11 @@ CONTEXT, EVENTS = "bus_facade_context", "bus_facade_eventNotification"
 async def pull(server: Server, program: str, *calls: object) -> list[dict[str, object]]:
     login = [CONTEXT, "login", [{"userName": "acme.sys", "password": "s3cret"}, {}]]
     process = await asyncio.create_subprocess_exec(
-        program, str(PULL), f"{server.url}/any.host/ctrlPaint.wsdl", json.dumps([login, *calls]), stdout=asyncio.subprocess.PIPE
+        program,
+        str(PULL),
+        f"{server.url}/any.host/ctrlPaint.wsdl",
+        json.dumps([login, *calls]),
+        stdout=asyncio.subprocess.PIPE,
     )
     out, _ = await asyncio.wait_for(process.communicate(), 60)
     logged_in, *results = json.loads(out)

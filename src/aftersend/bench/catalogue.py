@@ -6,7 +6,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from aftersend.bench import conversion, delivery, ingestion, neighbours, storage, subscriptions, waiting
+from aftersend.bench import (
+    clicks,
+    conversion,
+    daily_files,
+    delivery,
+    files,
+    ingestion,
+    neighbours,
+    pull,
+    queues,
+    remote_files,
+    soap,
+    storage,
+    subscriptions,
+    waiting,
+)
 from aftersend.bench.readings import Measure, Reading, Report, Row, Scale
 from aftersend.core.errors import AftersendError
 
@@ -15,8 +30,17 @@ MEASURES: Mapping[str, Measure] = {
     "convert-xml": conversion.xml,
     "convert-forms": conversion.forms,
     "ingest": ingestion.ingestion,
+    "clicks": clicks.clicks,
+    "rewrite": clicks.rewriting,
+    "held": clicks.held,
     "append": storage.append,
     "deliver": delivery.delivery,
+    "pull": pull.pulling,
+    "soap": soap.soap,
+    "daily-files": daily_files.daily_files,
+    "files": files.files,
+    "remote-files": remote_files.remote_files,
+    "queues": queues.queues,
     "subscriptions": subscriptions.subscriptions,
     "growth": storage.growth,
     "disk": storage.disk,

@@ -132,13 +132,13 @@ class Dialect:
     """Action hooks: an array, one object (queues) or one a line; and responses of the history of actions."""
 
     name: ClassVar[str] = "altcraft"
-    forms: ClassVar[tuple[str, ...]] = ()
+    forms: ClassVar[tuple[str, ...]] = ("array", "object")
     columns: ClassVar[Mapping[str, str]] = _COLUMNS
     identity_fields: ClassVar[str] = (
         "account_id; profile_id, else _xxh, else _md5, else the recipient; send_message_id, else launch_id, else "
         "campaign_id; link_url. The history of actions has an event_id instead"
     )
-    singles: ClassVar[frozenset[str]] = frozenset()
+    singles: ClassVar[frozenset[str]] = frozenset(("object",))
     native_firsts: ClassVar[bool] = True
     answer: ClassVar[Answer] = Answer(200, "application/json", b'{"status":"OK"}')
     acknowledgement: ClassVar[Acknowledgement] = Acknowledgement("200")
@@ -191,12 +191,14 @@ class Dialect:
         return _WORDS.get(event.type) or _composed(event.type)
 
     def encode(self, events: Sequence[Event], form: str = "") -> list[Body]:
-        """One array of hook events."""
+        """One array of hook events, or each as an object, as Altcraft's queues tell them."""
         if not events:
             return []
         items = [
             _told(event) if event.source.dialect == "altcraft" else self._told_for_another(event) for event in events
         ]
+        if form == "object":
+            return [Body(_encode(item), "application/json", 1) for item in items]
         return [Body(_encode(items), "application/json", len(items))]
 
     def _told_for_another(self, event: Event) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class Aside:
         taken = []
         for suspect in suspects:
             ((position, event),) = suspect.line
-            detail = "refused singly while others were taken"
+            detail = suspect.detail or "refused singly while others were taken"
             id_ = self._subscription.id
             taken.append(SetAside(id_, position, event, 1, next_at, detail, "late", epoch, suspect.sequence))
         self._standing.late += len(taken)

@@ -6,6 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
+from msgspec import structs
+
 from aftersend.contracts import Clock, Cursors, Transport
 from aftersend.core.event import Body
 from aftersend.core.outcome import Outcome, Verdict
@@ -188,7 +190,7 @@ class Dispatcher:
                 await self._back_to_line(inbox, [shipment, *shipments], outcome, accepted)
                 return
             else:
-                self._suspects.append(shipment)
+                self._suspects.append(structs.replace(shipment, detail=outcome.detail))
                 if accepted:
                     await self._believe()
                 elif self._single and len(self._suspects) > 1:
@@ -238,7 +240,7 @@ class Dispatcher:
 
     async def _taken(self, shipment: Shipment, outcome: Outcome) -> bool:
         """Move the cursor past what was taken; False where every event of it was named as failed."""
-        refused = {suspect.sequence: suspect for suspect in refused_of(shipment, outcome.failed)}
+        refused = {suspect.sequence: suspect for suspect in refused_of(shipment, outcome.failed, outcome.detail)}
         if len(refused) == len(shipment.line):
             self._suspects.extend(refused.values())
             return False

@@ -22,6 +22,8 @@ class Shipment(Struct, frozen=True):
     body: Body
     sequence: int
     """Number of the first event of the run in its epoch."""
+    detail: str = ""
+    """What the receiver said of it, where it refused it."""
 
 
 class Standing(Struct):
@@ -64,13 +66,13 @@ def parcel_of(
     return Parcel("msg_" + digest, body.data, body.content_type, (*own, *headers), body.pieces)
 
 
-def refused_of(shipment: Shipment, failed: Sequence[str]) -> list[Shipment]:
+def refused_of(shipment: Shipment, failed: Sequence[str], detail: str = "") -> list[Shipment]:
     """The events of a shipment that the receiver named as not taken, by our id or the vendor's."""
     if not failed:
         return []
     names = set(failed)
     return [
-        Shipment([item], shipment.body, sequence)
+        Shipment([item], shipment.body, sequence, detail)
         for sequence, item in enumerate(shipment.line, shipment.sequence)
         if item[1].id in names or item[1].source.id in names
     ]

@@ -57,7 +57,7 @@ class _Copy:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Transport:
-    """One folder that gets whole files."""
+    """Files in a folder of this machine."""
 
     name: ClassVar[str] = "folder"
     schemes: ClassVar[tuple[str, ...]] = ("file",)

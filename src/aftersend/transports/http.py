@@ -251,7 +251,7 @@ def _cleaned(value: object) -> str:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Transport:
-    """One endpoint that gets its parcels by POST."""
+    """Requests (POST), signed as Standard Webhooks."""
 
     name: ClassVar[str] = "http"
     schemes: ClassVar[tuple[str, ...]] = ("https", "http")

@@ -16,7 +16,7 @@ _PULLED = Outcome(Verdict.FAILED, "nothing is sent by rest_pull: the receiver pu
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Transport:
-    """A receiver that fetches its events over HTTP, when it wants them."""
+    """A consumer that pulls over HTTP, when it wants to."""
 
     name: ClassVar[str] = "rest_pull"
     schemes: ClassVar[tuple[str, ...]] = ()

@@ -41,7 +41,7 @@ _PROBE = ".aftersend-probe.part"
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Transport:
-    """One folder on an FTP server."""
+    """Files in a folder on an FTP or FTPS server."""
 
     name: ClassVar[str] = "ftp"
     schemes: ClassVar[tuple[str, ...]] = ("ftp", "ftps")

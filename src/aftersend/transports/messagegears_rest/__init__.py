@@ -24,7 +24,7 @@ _PULLED = Outcome(Verdict.FAILED, "nothing is sent to this receiver: it fetches 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Transport:
-    """The account of one client."""
+    """The account of a client that fetches over MessageGears' web service."""
 
     name: ClassVar[str] = "messagegears_rest"
     schemes: ClassVar[tuple[str, ...]] = ()

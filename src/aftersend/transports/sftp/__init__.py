@@ -40,7 +40,7 @@ _PROBE_DONE = ".aftersend-probe.done"
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Transport:
-    """One folder on an SFTP server."""
+    """Files in a folder on an SFTP server."""
 
     name: ClassVar[str] = "sftp"
     schemes: ClassVar[tuple[str, ...]] = ("sftp",)

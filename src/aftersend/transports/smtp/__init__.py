@@ -48,7 +48,7 @@ _HOSTNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Transport:
-    """One relay that gets the mails of one subscription."""
+    """Mails through a relay: one an event, or digests."""
 
     name: ClassVar[str] = "smtp"
     schemes: ClassVar[tuple[str, ...]] = ("smtp", "smtps")

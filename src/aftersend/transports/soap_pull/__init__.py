@@ -23,7 +23,7 @@ RECALL_LIMIT = 168.0
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Transport:
-    """One login, by which a client pulls what its subscription wants."""
+    """The login of a Pure360 client that pulls over SOAP."""
 
     name: ClassVar[str] = "soap_pull"
     schemes: ClassVar[tuple[str, ...]] = ()

@@ -1,0 +1,102 @@
+"""Subscriptions whose events leave by other ways than POST requests: one form for all of them."""
+
+import socket
+from pathlib import Path
+
+import msgspec
+from tests.acceptance.conftest import Inlet, Server, run
+from tests.acceptance.test_delivery import Inlets
+
+
+def a_port_where_nobody_is() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+async def test_the_ways_out_are_listed_with_their_options(server: Server) -> None:
+    listed = await server.json("GET", "/v1/transports")
+    assert isinstance(listed, list)
+    names = [item["name"] for item in listed]
+    assert "http" in names
+    assert "sftp" in names
+    for item in listed:
+        assert all(option["help"] for option in item["options"])
+
+
+async def test_a_receiver_that_is_not_there_is_told_before_anything_is_saved(server: Server) -> None:
+    port = a_port_where_nobody_is()
+    fields = {"name": "files", "url": f"ftp://127.0.0.1:{port}/in", "settings": {"user": "u", "password": "hush-hush"}}
+    status, answer, _ = await server.request("POST", "/v1/subscriptions", msgspec.json.encode(fields))
+    assert status == 400
+    told = msgspec.json.decode(answer)["detail"]
+    assert told.startswith("not saved, the probe failed: connect")
+    assert "hush" not in told
+    assert await server.json("GET", "/v1/subscriptions") == []
+
+
+async def test_secret_settings_are_masked_wherever_they_are_shown_and_sealed_on_the_disk(server: Server) -> None:
+    port = a_port_where_nobody_is()
+    fields = {"name": "files", "url": f"ftp://127.0.0.1:{port}/in", "settings": {"user": "u", "password": "hush-hush"}}
+    made = await server.json("POST", "/v1/subscriptions?probe=skip", fields, 201)
+    assert isinstance(made, dict)
+    assert made["transport"] == "ftp"
+    assert made["settings"] == {"user": "u", "password": "********"}
+    assert "secrets" not in made
+    assert made["signing_secrets"] == []
+    changed = await server.json("PATCH", "/v1/subscriptions/files?probe=skip", {"settings": {"user": "v"}})
+    assert isinstance(changed, dict)
+    assert changed["settings"] == {"user": "v", "password": "********"}
+    printed = await run("subscriptions", "show", "files", "--data", str(server.data))
+    assert b"hush" not in printed
+    for file in Path(server.data).rglob("*"):
+        if file.is_file() and not file.is_socket():
+            assert b"hush-hush" not in file.read_bytes(), file
+
+
+async def test_a_receiver_of_requests_may_come_up_later_and_can_be_probed(server: Server, inlets: Inlets) -> None:
+    inlet: Inlet = await inlets()
+    port = a_port_where_nobody_is()
+    for name, url in (("there", inlet.url), ("away", f"http://127.0.0.1:{port}/")):
+        await server.json("POST", "/v1/subscriptions", {"name": name, "url": url}, 201)
+    assert await server.json("POST", "/v1/subscriptions/there/probe") == {"reached": True, "detail": ""}
+    away = await server.json("POST", "/v1/subscriptions/away/probe")
+    assert isinstance(away, dict)
+    assert not away["reached"]
+    assert away["detail"].startswith("connect: 127.0.0.1: ")
+    assert inlet.requests == []
+    await run("subscriptions", "probe", "away", "--data", str(server.data), status=1)
+    fields = {"name": "strict", "url": f"http://127.0.0.1:{port}/"}
+    status, _, _ = await server.request("POST", "/v1/subscriptions?probe=require", msgspec.json.encode(fields))
+    assert status == 400
+
+
+async def test_a_setting_can_come_from_a_file(server: Server, tmp_path: Path) -> None:
+    secret = tmp_path / "word"
+    secret.write_text("hush-hush\n")
+    url = f"ftp://127.0.0.1:{a_port_where_nobody_is()}/in"
+    given = ("--setting", "user=u", "--setting", f"password=@{secret}", "--no-probe", "--json")
+    made = msgspec.json.decode(
+        await run("subscriptions", "add", "files", "--url", url, *given, "--data", str(server.data))
+    )
+    assert made["settings"] == {"user": "u", "password": "********"}
+    await run(
+        *("subscriptions", "add", "other", "--url", url, "--setting", "password=@/nowhere/at/all", "--no-probe"),
+        *("--data", str(server.data)),
+        status=2,
+    )
+
+
+async def test_ways_that_connect_by_themselves_need_an_admin_key_and_a_listed_host(server: Server) -> None:
+    made = await server.json("POST", "/v1/keys", {"name": "d", "scopes": ["deliver"]}, 201)
+    assert isinstance(made, dict)
+    fields = msgspec.json.encode({"name": "queue", "url": "nats://127.0.0.1:4222/events"})
+    status, answer, _ = await server.request("POST", "/v1/subscriptions", fields, str(made["key"]))
+    assert (status, msgspec.json.decode(answer)["detail"]) == (
+        403,
+        "the transport nats may be used with an admin key only",
+    )
+    status, answer, _ = await server.request("POST", "/v1/subscriptions", fields)
+    assert status == 400
+    assert "add it to egress.brokers" in msgspec.json.decode(answer)["detail"]
