@@ -50,7 +50,7 @@ pins: .venv/dev.stamp ## choose new versions of everything installed, after a ch
 		requirements/base.txt requirements/dev.txt
 
 clean: ## remove what was set up or cached
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .node .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # A stamp is newer than what it was made from: a second run does nothing. dev.txt holds all that base.txt holds.
 .venv/base.stamp: requirements/base.txt pyproject.toml

@@ -38,17 +38,15 @@ fi
 # node's SOAP client comes from npm, by the lock file beside the tests. Where it cannot be had, its tests are left out
 # and named at the end of the run.
 clients=tests/integration/clients
-modules=.venv/node
+modules=.node
 if ! command -v npm >/dev/null; then
     echo "servers: npm is not installed: node's SOAP client is left out" >&2
-elif ! test -x .venv/bin/python; then
-    echo "servers: there is no .venv yet: for node's SOAP client run this again after the first \`make\`" >&2
 elif ! test -d "$modules/node_modules" || ! cmp -s "$clients/package-lock.json" "$modules/package-lock.json"; then
     rm -rf "$modules"
     mkdir -p "$modules"
     cp "$clients/package.json" "$clients/package-lock.json" "$modules"
     if npm --prefix "$modules" ci --ignore-scripts --no-audit --no-fund --loglevel=error; then
-        chown -R --reference=.venv "$modules"
+        chown -R --reference=. "$modules"
         echo "servers: installed node's SOAP client"
     else
         rm -rf "$modules"

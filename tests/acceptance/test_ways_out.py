@@ -100,3 +100,16 @@ async def test_ways_that_connect_by_themselves_need_an_admin_key_and_a_listed_ho
     status, answer, _ = await server.request("POST", "/v1/subscriptions", fields)
     assert status == 400
     assert "add it to egress.brokers" in msgspec.json.decode(answer)["detail"]
+
+
+async def test_how_files_are_cut_is_said_and_changed_part_by_part(server: Server) -> None:
+    data = ("--data", str(server.data))
+    where = ("--url", f"ftp://127.0.0.1:{a_port_where_nobody_is()}/in", "--no-probe")
+    given = ("--file", "every=day", "--file", "zone=Europe/Berlin", "--file", "format=ndjson")
+    made = msgspec.json.decode(await run("subscriptions", "add", "files", *where, *given, "--json", *data))
+    assert (made["file"]["every"], made["file"]["zone"], made["file"]["format"]) == ("day", "Europe/Berlin", "ndjson")
+    await run("subscriptions", "set", "files", "--file", "max_events=1000", "--file", "compression=gzip", *data)
+    shown = msgspec.json.decode(await run("subscriptions", "show", "files", "--json", *data))
+    assert shown["file"] == made["file"] | {"max_events": 1000, "compression": "gzip"}
+    for wrong in ("evry=day", "every=fortnight", "max_events=many", "zone=Mars/Phobos"):
+        await run("subscriptions", "set", "files", "--file", wrong, *data, status=2)

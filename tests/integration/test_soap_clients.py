@@ -18,7 +18,7 @@ from aftersend.core.timestamps import parse_time
 from aftersend.dialects.pure360 import read_rows
 
 CLIENTS = Path(__file__).parent / "clients"
-NODE_MODULES = Path(__file__).parents[2] / ".venv" / "node" / "node_modules"
+NODE_MODULES = Path(__file__).parents[2] / ".node" / "node_modules"
 COMMANDS = {
     "php": ["php", str(CLIENTS / "pull.php")],
     "zeep": [sys.executable, str(CLIENTS / "pull_zeep.py")],

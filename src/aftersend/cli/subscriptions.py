@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
+import msgspec
 from cyclopts import App, Parameter
 
 from aftersend.cli.client import Client, connected
@@ -14,6 +15,7 @@ from aftersend.cli.parameters import HERE, PLAIN, AsJson, Target, read_values, s
 from aftersend.cli.pulling import pull
 from aftersend.cli.records import readable, show_list
 from aftersend.core.errors import AftersendError, UsageError
+from aftersend.core.rotation import Rotation
 
 subscriptions = App(
     name="subscriptions", default_parameter=PLAIN, help="Who gets which events, in which dialect, and how they do."
@@ -75,6 +77,13 @@ class Fields:
     transport: Annotated[
         str | None, _one("How they leave; without it what the URL is for. See `aftersend transports`.")
     ] = None
+    file: Annotated[
+        tuple[str, ...] | None,
+        _one(
+            "NAME=VALUE: how events are put into files: every, zone, max_events, max_bytes, name, compression, format, "
+            "empty. May stand several times."
+        ),
+    ] = None
     setting: Annotated[
         tuple[str, ...] | None,
         _one("NAME=VALUE: an option of the transport; `NAME=@FILE` reads it from a file. May stand several times."),
@@ -105,6 +114,8 @@ def record_of(given: Fields) -> dict[str, Any]:
             continue
         if field.name in ("header", "option"):
             value = split_pairs(value, f"--{field.name}")
+        elif field.name == "file":
+            value = _file_rule(split_pairs(value, "--file"))
         elif field.name == "setting":
             value = read_values(split_pairs(value, "--setting"), "--setting")
         elif field.name == "test":
@@ -112,6 +123,18 @@ def record_of(given: Fields) -> dict[str, Any]:
         record[_RENAMED.get(field.name, field.name)] = list(value) if isinstance(value, tuple) else value
     batch = {name: getattr(given, name) for name in _BATCH if getattr(given, name) is not None}
     return {**record, "batch": batch} if batch else record
+
+
+def _file_rule(pairs: dict[str, str]) -> dict[str, Any]:
+    """What `--file` says, as the API wants it. Raises UsageError."""
+    types = {field.name: field.type for field in msgspec.structs.fields(Rotation)}
+    unknown = sorted(pairs.keys() - types.keys())
+    if unknown:
+        raise UsageError(f"--file: there is no {unknown[0]!r}; there are: {', '.join(types)}")
+    try:
+        return {name: msgspec.convert(text, types[name], strict=False) for name, text in pairs.items()}
+    except msgspec.ValidationError as error:
+        raise UsageError(f"--file: {error}") from None
 
 
 def _path(name: str, rest: str = "") -> str:
@@ -209,8 +232,8 @@ def change(
     if not record:
         raise UsageError("nothing to change; `aftersend subscriptions set --help` shows what there is")
     with connected(target) as client:
-        if "batch" in record:
-            record["batch"] = {**client.call("GET", _path(name))["batch"], **record["batch"]}
+        for part in record.keys() & {"batch", "file"}:
+            record[part] = {**client.call("GET", _path(name))[part], **record[part]}
         changed = client.call("PATCH", _path(name), record, **_asked(probe))
     _show(changed, json) if json else say(f"{name} is changed.")
 
