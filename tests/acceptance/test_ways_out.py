@@ -104,7 +104,7 @@ async def test_ways_that_connect_by_themselves_need_an_admin_key_and_a_listed_ho
 
 async def test_how_files_are_cut_is_said_and_changed_part_by_part(server: Server) -> None:
     data = ("--data", str(server.data))
-    where = ("--url", f"ftp://127.0.0.1:{a_port_where_nobody_is()}/in", "--no-probe")
+    where = ("--url", f"ftp://127.0.0.1:{a_port_where_nobody_is()}/in", "--setting", "user=u", "--no-probe")
     given = ("--file", "every=day", "--file", "zone=Europe/Berlin", "--file", "format=ndjson")
     made = msgspec.json.decode(await run("subscriptions", "add", "files", *where, *given, "--json", *data))
     assert (made["file"]["every"], made["file"]["zone"], made["file"]["format"]) == ("day", "Europe/Berlin", "ndjson")
