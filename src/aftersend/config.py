@@ -70,7 +70,7 @@ _HELP = {
     "max_file_bytes": "Bytes after which the log goes on in a new file.",
     "trusted_proxies": "Networks (CIDR) of proxies in front, whose X-Forwarded-For is believed.",
     "reading_time": "Measure how long messages stay open, by pictures that come slowly; ask people first.",
-    "settled_verdicts": "Judge hits again when others are seen beside them; about 10 us of a processor for each hit.",
+    "settled_verdicts": "Judge hits again when others are seen beside them, also where no subscription asks for it.",
     "bots_file": "TOML file of agents and networks whose hits are ignored, stripped or blocked (docs/verdict.md).",
     "networks_file": "TOML file of the networks that verdicts look at: `mail_gateways = [CIDR, …]` (docs/verdict.md).",
     "spool_file": "File where hits wait while the log is slow or full; empty: `spool` in the data folder.",

@@ -173,6 +173,7 @@ class Instance:
         self.follower = FirstsFollower(store, firsts, native)
         self.patience = Patience()
         self._tasks: list[asyncio.Task[None]] = []
+        self._is_settling = False
 
     def open_transport(self, subscription: Subscription) -> Transport:
         """The way out of a subscription. Raises UsageError and EgressError."""
@@ -194,8 +195,6 @@ class Instance:
         dialect_of(subscription)
         if subscription.ordering not in ("log", "strict", "none"):
             raise UsageError(f"ordering is log, strict or none; not {subscription.ordering!r}")
-        if (subscription.verdict == "settled" or subscription.corrections) and not self.config.settled_verdicts:
-            raise UsageError("later verdicts are not made here; turn on the setting settled_verdicts")
         if subscription.concurrency > 1 and subscription.ordering != "none":
             raise UsageError("concurrency above 1 needs ordering none: several requests at once keep no order")
         if subscription.start not in ("now", "beginning"):
@@ -209,6 +208,9 @@ class Instance:
             framing_for(*dialect_of(subscription), subscription.file)
         if subscription.transport == "http":
             await self._check_name(subscription.url)
+        if _waits_for_verdicts(subscription) and self._tasks and not self._is_settling:
+            await self._settling.skip()
+            self._begin_settling()
 
     async def _check_name(self, url: str) -> None:
         target = self.egress.check_url(url)
@@ -260,14 +262,20 @@ class Instance:
             ("firsts", self.follower.run),
             ("retention", self._retain),
             ("spool", hits.run),
-            *self._settling_work(),
         ):
-            self._tasks.append(asyncio.create_task(_supervised(name, work), name=name))
+            self._begin(name, work)
+        if self.config.settled_verdicts or any(map(_waits_for_verdicts, await self.store.list(Subscription))):
+            self._begin_settling()
 
-    def _settling_work(self) -> list[tuple[str, Callable[[], Any]]]:
-        if not self.config.settled_verdicts:
-            return []
-        return [("settled feed", self.deliveries.settled_feed.run), ("settling", self._settling.run)]
+    def _begin(self, name: str, work: Callable[[], Any]) -> None:
+        self._tasks.append(asyncio.create_task(_supervised(name, work), name=name))
+
+    def _begin_settling(self) -> None:
+        """Judge hits again when others are seen beside them, from now on; a second time this does nothing."""
+        if not self._is_settling:
+            self._is_settling = True
+            self._begin("settled feed", self.deliveries.settled_feed.run)
+            self._begin("settling", self._settling.run)
 
     async def stop(self) -> None:
         """Stop reading and delivering; where everything stands is on disk."""
@@ -381,6 +389,10 @@ class Instance:
         await self._firsts.forget(now - KEPT)
         await self._verdicts.forget(now - VERDICTS_KEPT)
         await self._references.forget(now - LIFE_DAYS * DAY)
+
+
+def _waits_for_verdicts(subscription: Subscription) -> bool:
+    return subscription.verdict == "settled" or subscription.corrections
 
 
 def _read(path: str, setting: str, reader: Callable[[bytes], R]) -> R:

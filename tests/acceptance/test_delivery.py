@@ -280,3 +280,36 @@ async def test_a_restart_goes_on_where_it_stood(server: Server, inlets: Inlets) 
     await server.request("POST", "/v1/events", rows(10, 20))
     await inlet.until(lambda: len(inlet.events()) >= 20)
     assert [event["recipient"] for event in inlet.events()] == [f"r{number}@example.org" for number in range(20)]
+
+
+async def test_later_verdicts_are_made_from_the_first_subscription_on_that_asks_for_them(
+    server: Server, inlets: Inlets
+) -> None:
+    plain, corrected = await inlets(), await inlets()
+    await subscribe(server, "plain", plain, types=["email.clicked"])
+    await server.request("POST", "/v1/events", burst("before"))
+    await subscribe(server, "corrected", corrected, types=["email.clicked"], corrections=True)
+    await server.request("POST", "/v1/events", burst("after"))
+    await corrected.until(lambda: len(reclassified(corrected)) == 6)
+    assert {event["actor"]["kind"] for event in reclassified(corrected)} == {"machine"}  # type: ignore[index]
+    assert reclassified(plain) == []
+
+
+def burst(message: str) -> bytes:
+    """Three links of a message, all within a second: hardly a person's clicks."""
+    clicks = [
+        {
+            "type": "email.clicked",
+            "time": f"2026-01-15T08:00:00.{number}Z",
+            "recipient": "alice@example.org",
+            "message_id": message,
+            "url": f"https://shop.example/{number}",
+            "user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+        }
+        for number in range(3)
+    ]
+    return msgspec.json.encode(clicks)
+
+
+def reclassified(inlet: Inlet) -> list[dict[str, object]]:
+    return [event for event in inlet.events() if event["type"] == "event.reclassified"]

@@ -60,6 +60,12 @@ class Settling:
         """The follower at its bookmark."""
         return cls(log, verdicts, rules, clock, await verdicts.bookmark())
 
+    async def skip(self) -> None:
+        """Where nothing was ever settled, begin with what arrived within the window before now."""
+        if not self.settled:
+            self.settled = await self._log.position_at(self._clock() - self._window)
+            await self._verdicts.remember((), self._clock(), self.settled)
+
     def _begin(self) -> None:
         self.position = self.settled
         self._head = self._log.head()
