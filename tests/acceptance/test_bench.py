@@ -16,8 +16,24 @@ ROWS = {
     "convert-xml": {"convert messagegears → canonical": 1_000, "convert canonical → messagegears": 1_000},
     "convert-forms": {"convert pure360 → canonical": 1_000, "convert canonical → pure360": 1_000},
     "ingest": {"ingest over HTTP, 100 events a request": 300, "ingest over HTTP, 1 event a request": 100},
+    "clicks": {"click to redirect, durable, 64 connections": 64, "99th percentile of a click, 64 connections": 64},
+    "rewrite": {"rewriting a 60 kB mail with 40 links": 1},
+    "held": {"memory of a picture held open, 2 at once": 2},
     "append": {"append, 1000 events a batch": 1_000},
     "deliver": {"delivery, 500 events a POST": 1_000, "delivery, 1 event a POST": 1_000},
+    "pull": {"pull, 1,000 events a batch": 1_000},
+    "soap": {"SOAP getBatch of 10,000 events": 10_000},
+    "daily-files": {"MessageGears' daily file over REST": 1_000, "MessageGears' daily counts over REST": 1_000},
+    "files": {"files, NDJSON into a folder": 1_000, "memory while a file of 1,000 events is written": 1_000},
+    "remote-files": {
+        "files by FTP to a local server, NDJSON": 1_000,
+        "files by SFTP to a local server, NDJSON": 1_000,
+    },
+    "queues": {
+        "SQS, 10 events a request": 500,
+        "Kafka, 1,000 events a parcel": 1_000,
+        "NATS JetStream, 1,000 events a parcel": 1_000,
+    },
     "subscriptions": {
         "100 subscriptions that split a stream, against 1 that takes it all": 1_000,
         "100 subscriptions that match nothing, against none": 1_000,
@@ -30,12 +46,15 @@ ROWS = {
 """What each measurement says in a tiny run, and with how many events."""
 
 
+MARKS = {"remote-files": pytest.mark.server("vsftpd", "sshd")}
+
+
 def test_every_measurement_is_tried_here() -> None:
     assert ROWS.keys() == MEASURES.keys()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS[name]) if name in MARKS else name for name in ROWS])
 def test_a_measurement_reads_its_rows_with_all_of_the_events(name: str) -> None:
     readings = run([name], 1, TINY, lambda note: None)
     counts = {row.name: taken[0].count for row, taken in readings.items()}

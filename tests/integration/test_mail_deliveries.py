@@ -45,6 +45,7 @@ class House:
             log=store,
             registry=store,
             cursors=store,
+            leases=store,
             find_dialect=lambda subscription: (Dialect(), "email"),
             open_transport=lambda subscription: mailer(actor.port, recipients=("ops@shop.example",)),
             clock=time.time_ns,
@@ -143,3 +144,14 @@ async def test_an_event_whose_mail_is_refused_steps_aside(tmp_path: Path) -> Non
                 await asyncio.sleep(0.01)
     assert [told(message) for message in actor.messages] == [f"r{n}@customer.example" for n in (0, 1, 2, 4, 5, 6, 7)]
     assert aside[0].event.recipient == "r3@customer.example"
+
+
+async def test_no_mail_is_written_about_our_own_mail(tmp_path: Path) -> None:
+    async with acting() as actor, delivering(tmp_path, actor) as house:
+        subscription = await house.subscribe(1)
+        await until(lambda: len(actor.messages) == 1)
+        bounce = structs.replace(event(2), message_id=str(opened(actor.messages[0])["Message-ID"]))
+        await house.store.append(Entry("default", [bounce, event(3)]))
+        await until(lambda: len(actor.messages) == 2)
+        assert told(actor.messages[1]) == "r3@customer.example"
+        assert house.deliveries.standing(subscription)["untold"] == 1

@@ -135,6 +135,19 @@ def test_the_memory_of_agents_stays_bounded() -> None:
     for number in range(20_000):
         rules.judge(Signals("opened", f"agent {number}"))
     assert len(rules._by_agent) <= 8_192
+    for number in range(10_000):
+        rules.judge(Signals("opened", "x" * number))
+    assert len(rules._by_shape) <= 8_192
+
+
+def test_agents_that_differ_in_their_digits_alone_are_told_apart() -> None:
+    agent = "Mozilla/5.0 (X11) Chrome/{} Safari/537.36"
+    kinds = [(version, RULES.judge(Signals("clicked", agent.format(version))).reasons) for version in (99, 41, 140, 42)]
+    assert kinds == [
+        (version, read_rules(networks=LISTS).judge(Signals("clicked", agent.format(version))).reasons)
+        for version in (99, 41, 140, 42)
+    ]
+    assert kinds[0][1] == ["browser"] != kinds[1][1]
 
 
 # --- the rules as data

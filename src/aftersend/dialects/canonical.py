@@ -13,6 +13,7 @@ from aftersend.core import canonical
 from aftersend.core.event import Body, Event, Receipt, Rejected
 from aftersend.core.members import split_json
 from aftersend.core.outcome import Acknowledgement, Answer
+from aftersend.core.plain import read_plain
 from aftersend.core.taxonomy import ROWS
 
 _encode = msgspec.json.Encoder().encode
@@ -33,6 +34,9 @@ class Dialect:
 
     def decode(self, receipt: Receipt) -> list[Event | Rejected]:
         """Events of an object, an array or NDJSON."""
+        plain = read_plain(receipt)
+        if plain is not None:
+            return plain  # type: ignore[return-value]
         found: list[Event | Rejected] = []
         for index, member in enumerate(split_json(receipt.body)):
             found.append(member if isinstance(member, Rejected) else canonical.read(member, index, receipt))

@@ -244,7 +244,8 @@ class Deliveries:
         transport = self._open_transport(subscription)
         if transport.carries not in ("parcels", "pieces"):
             await transport.close()
-            raise UsageError(f"{subscription.transport} tells nothing again; add a subscription that starts at that time")
+            name = subscription.transport
+            raise UsageError(f"{name} tells nothing again; add a subscription that starts at that time")
         log_ = self._feed(subscription).log
         return await self._replayer.begin(subscription, order, self._voice(subscription, transport), transport, log_)
 

@@ -6,6 +6,7 @@ import asyncio
 from hashlib import blake2b
 
 import msgspec
+from msgspec import structs
 
 from aftersend.contracts import Entry, Firsts, Log
 from aftersend.core.event import Event, Recorded, Source
@@ -16,9 +17,11 @@ from aftersend.core.timestamps import DAY
 KEPT = 400 * DAY
 """How long a first is remembered after it reached us; a hit after that is a first again."""
 
-_READ_EVENTS = 4_000
+_READ_EVENTS = 20_000
 _PAUSE_SECONDS = 0.05
 _FIRSTS = {"opened": "first_opened", "clicked": "first_clicked"}
+_ENDS = tuple(f".{what}" for what in _FIRSTS)
+_HASH = blake2b(digest_size=16)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -34,9 +37,11 @@ class FirstsFollower:
         self._firsts = firsts
         self._native = native
         self.position = 0
+        self._remembering: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
         """Follow until cancelled."""
+        self._remembering = None
         self.position = await self._firsts.bookmark()
         while True:
             await self._log.wait(self.position)
@@ -49,64 +54,63 @@ class FirstsFollower:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _follow(self, chunks: list[Recorded]) -> None:
-        made: dict[str, list[Event]] = {}
-        hits: dict[bytes, Event] = {}
-        for chunk in chunks:
-            for event in chunk.events:
-                key = self._key(event)
-                if key is not None and key not in hits:
-                    hits[key] = event
+        hits = self._hits(chunks)
         known = await self._firsts.known(list(hits)) if hits else set()
-        for key, event in hits.items():
-            if key not in known:
-                made.setdefault(event.tenant, []).append(first_of(event, key))
+        await self._remembered()
+        new = {key: hit for key, hit in hits.items() if key not in known}
+        await self._append(new)
+        self.position = chunks[-1].next_position
+        times = {key: max(hit.time, hit.received_at) for key, hit in new.items()}
+        self._remembering = asyncio.ensure_future(self._firsts.remember(times, self.position))
+        # Far behind the head, the next events are looked up meanwhile: what is written comes before what is asked.
+        if sum([len(chunk.events) for chunk in chunks]) < _READ_EVENTS:
+            await self._remembered()
+
+    async def _remembered(self) -> None:
+        remembering, self._remembering = self._remembering, None
+        if remembering is not None:
+            await remembering
+
+    async def _append(self, new: dict[bytes, Event]) -> None:
+        made: dict[str, list[Event]] = {}
+        for key, hit in new.items():
+            made.setdefault(hit.tenant, []).append(first_of(hit, key))
         for tenant, events in made.items():
             await self._log.append(Entry(tenant, events))
-        self.position = chunks[-1].next_position
-        new = {key: max(event.time, event.received_at) for key, event in hits.items() if key not in known}
-        await self._firsts.remember(new, self.position)
 
-    def _key(self, event: Event) -> bytes | None:
-        """What makes two hits the same person's of the same message; None: it makes no first."""
-        _, _, what = event.type.rpartition(".")
-        if what not in _FIRSTS or event.source.dialect in self._native:
-            return None
-        message = event.message_id or event.job_id or event.campaign_id
-        person = event.recipient or event.profile_id or event.device_id
-        if message is None or person is None:
-            return None
-        return blake2b(_encode((event.tenant, event.type, message, person)), digest_size=16).digest()
+    def _hits(self, chunks: list[Recorded]) -> dict[bytes, Event]:
+        """The first hit of each person on each message, by its key, in log order."""
+        hits: dict[bytes, Event] = {}
+        native = self._native
+        for chunk in chunks:
+            for event in chunk.events:
+                if event.type.endswith(_ENDS) and event.source.dialect not in native:
+                    key = _key(event)
+                    if key is not None:
+                        hits.setdefault(key, event)
+        return hits
+
+
+def _key(event: Event) -> bytes | None:
+    """What makes two hits the same person's of the same message; None: it makes no first."""
+    message = event.message_id or event.job_id or event.campaign_id
+    person = event.recipient or event.profile_id or event.device_id
+    if message is None or person is None:
+        return None
+    hashing = _HASH.copy()  # Half the price of a new one.
+    hashing.update(_encode((event.tenant, event.type, message, person)))
+    return hashing.digest()
 
 
 def first_of(hit: Event, key: bytes) -> Event:
     """The first that a hit makes: its time, person and message, with an id that follows from them."""
     channel, _, what = hit.type.rpartition(".")
     word = _FIRSTS[what]
-    return Event(
+    return structs.replace(
+        hit,
         id=make_id(hit.time, key + word.encode()),
         type=f"{channel}.{word}",
-        time=hit.time,
         source=Source(hit.source.name, "aftersend", word, hit.id),
-        tenant=hit.tenant,
-        received_at=hit.received_at,
-        channel=hit.channel,
-        recipient=hit.recipient,
-        profile_id=hit.profile_id,
-        device_id=hit.device_id,
-        message_id=hit.message_id,
-        campaign_id=hit.campaign_id,
-        job_id=hit.job_id,
-        correlation_id=hit.correlation_id,
-        template_id=hit.template_id,
-        list_id=hit.list_id,
-        category=hit.category,
-        ip=hit.ip,
-        user_agent=hit.user_agent,
-        geo=hit.geo,
-        url=hit.url,
-        url_name=hit.url_name,
-        actor=hit.actor,
-        test=hit.test,
-        suspect=hit.suspect,
+        failure=None,
         extra=note_of(hit),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from importlib.resources import files
 from typing import Annotated, Literal
@@ -29,6 +29,10 @@ AGENT_CHARACTERS = 1_024
 """What is looked at of an agent."""
 _REMEMBERED = 8_192
 """Agents, and actors, that are remembered; past it the memory starts anew."""
+
+_ONE_DIGIT = bytes.maketrans(b"123456789", b"0" * 9)
+_Candidates = tuple[int, ...]
+"""Rules by their places in the book: few agents differ in them, so what is thought of one is thought of thousands."""
 
 Kind = Literal["human", "proxy", "machine", "unknown"]
 Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
@@ -106,15 +110,19 @@ class Rules:
         self.book = book
         self.ruleset = ruleset_of(book)
         self._networks = Networks(book.networks)
-        self._agents = [(rule, _agent_test(rule)) for rule in book.at_once]
-        self._by_agent: dict[str | None, list[Rule]] = {}
+        self._tests = [_agent_test(rule) for rule in book.at_once]
+        digital = [_looks_at_digits(rule) for rule in book.at_once]
+        self._digital = [number for number, is_digital in enumerate(digital) if is_digital]
+        self._others = [number for number, is_digital in enumerate(digital) if not is_digital]
+        self._by_agent: dict[str | None, _Candidates] = {}
+        self._by_shape: dict[bytes | None, _Candidates] = {}
         self._actors: dict[tuple[str, ...], Actor] = {}
-        self._plain: dict[tuple[str, str | None, frozenset[str]], Actor] = {}
+        self._plain: dict[tuple[str, _Candidates, frozenset[str]], Actor] = {}
 
     def judge(self, signals: Signals) -> Actor:
         """Who probably did it; `unknown` without a reason where no rule holds."""
         names = NONE if signals.ip is None else self._networks.names(signals.ip)
-        held = tuple([rule for rule in self._candidates(signals.agent) if _holds(rule, signals, names)])
+        held = [rule for rule in self._rules(self._candidates(signals.agent)) if _holds(rule, signals, names)]
         key = tuple([rule.name for rule in held])
         actor = self._actors.get(key)
         if actor is None:
@@ -131,8 +139,7 @@ class Rules:
 
     def _judge_plain(self, what: str, agent: str | None, ip: str | None) -> Actor:
         """As `judge`, where nothing is known but agent and address; those that look alike are judged once."""
-        agent = agent[:AGENT_CHARACTERS] if agent else agent
-        key = (what, agent, NONE if ip is None else self._networks.names(ip))
+        key = (what, self._candidates(agent), NONE if ip is None else self._networks.names(ip))
         actor = self._plain.get(key)
         if actor is None:
             if len(self._plain) >= _REMEMBERED:
@@ -150,15 +157,39 @@ class Rules:
         kind = max((rule.kind for rule in held), key=GRAVITY.__getitem__, default="unknown")
         return Actor(kind, [rule.name for rule in held if rule.kind == kind], self.ruleset)
 
-    def _candidates(self, agent: str | None) -> list[Rule]:
+    def _candidates(self, agent: str | None) -> _Candidates:
         """The rules that this agent does not rule out."""
         agent = agent[:AGENT_CHARACTERS] if agent else agent
         found = self._by_agent.get(agent)
         if found is None:
             if len(self._by_agent) >= _REMEMBERED:
                 self._by_agent.clear()
-            found = self._by_agent[agent] = [rule for rule, test in self._agents if test is None or test(agent)]
+            found = tuple(sorted((*self._of_shape(agent), *self._passing(self._digital, agent))))
+            self._by_agent[agent] = found
         return found
+
+    def _of_shape(self, agent: str | None) -> _Candidates:
+        """The rules that look at no digits. Agents differ in their versions: few are left where all digits are one.
+
+        Together with the test before the pattern (`_agent_test`) a new agent costs 4 µs instead of 25.
+        """
+        # As bytes, because a text's `translate` takes ten times as long.
+        shape = agent.encode("utf-8", "surrogatepass").translate(_ONE_DIGIT) if agent is not None else None
+        found = self._by_shape.get(shape)
+        if found is None:
+            if len(self._by_shape) >= _REMEMBERED:
+                self._by_shape.clear()
+            found = self._by_shape[shape] = self._passing(self._others, agent)
+        return found
+
+    def _passing(self, numbers: Sequence[int], agent: str | None) -> _Candidates:
+        """Those of these rules that an agent does not rule out."""
+        folded, tests = agent.casefold() if agent else "", self._tests
+        return tuple([number for number in numbers if (test := tests[number]) is None or test(agent, folded)])
+
+    def _rules(self, candidates: _Candidates) -> Iterator[Rule]:
+        for number in candidates:
+            yield self.book.at_once[number]
 
 
 def is_own(actor: Actor) -> bool:
@@ -185,19 +216,26 @@ def _check(book: RuleBook) -> None:
             )
 
 
-def _agent_test(rule: Rule) -> Callable[[str | None], bool] | None:
-    """Whether an agent is what the rule names; None: the rule does not look at it."""
+def _looks_at_digits(rule: Rule) -> bool:
+    parts = (*rule.agent_is, *rule.agent_begins, *rule.agent_ends, *rule.agent_has)
+    return any(character.isdigit() for part in parts for character in part)
+
+
+def _agent_test(rule: Rule) -> Callable[[str | None, str], bool] | None:
+    """Whether an agent (given as it is, and case-folded) is what the rule names; None: the rule does not look at it."""
     conditions = (rule.agent_is, rule.agent_begins, rule.agent_ends, rule.agent_has)
     if not any(conditions):
         return None
     words = whole_words(rule.agent_has)
+    folded_words = [word.casefold() for word in rule.agent_has]
 
-    def test(agent: str | None) -> bool:
+    def test(agent: str | None, folded: str) -> bool:
         return agent is not None and (
             (not rule.agent_is or agent in rule.agent_is)
             and (not rule.agent_begins or agent.startswith(rule.agent_begins))
             and (not rule.agent_ends or agent.endswith(rule.agent_ends))
-            and (not words or words.search(agent) is not None)
+            # Looking for each word anywhere first spares nearly every agent the pattern.
+            and (not words or (any(map(folded.__contains__, folded_words)) and words.search(agent) is not None))
         )
 
     return test

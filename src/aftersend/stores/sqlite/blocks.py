@@ -6,14 +6,16 @@ JSON because it costs what MessagePack costs, compresses better and holds every 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import msgspec
 from zstandard import ZstdCompressor, ZstdDecompressor, ZstdError
 
 from aftersend.core.errors import StoreError
 from aftersend.core.event import Event, Recorded
+
+T = TypeVar("T")
 
 BLOCK_EVENTS = 1_000
 """A block is closed when it holds so many events (it never holds twice as many) …"""
@@ -23,6 +25,15 @@ BLOCK_BYTES = 1_000_000
 _LEVEL = 1
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(list[Event]).decode
+
+
+class _Named(msgspec.Struct, gc=False):
+    """What is read of an event to tell it from others."""
+
+    id: str
+
+
+_decode_named = msgspec.json.Decoder(list[_Named]).decode
 
 
 class Piece(NamedTuple):
@@ -56,7 +67,7 @@ def piece_of(events: list[Event]) -> Piece:
         raise StoreError(f"an event cannot be kept: {error}") from None
 
 
-def keys_of(events: Sequence[Event]) -> list[bytes]:
+def keys_of(events: Sequence[Event] | Sequence[_Named]) -> list[bytes]:
     """The events' ids, 16 bytes each. Raises ValueError for an id that is not a UUID."""
     ids = [event.id for event in events]
     raw = bytes.fromhex("".join(ids).replace("-", ""))
@@ -123,7 +134,16 @@ def pack(compress: ZstdCompressor, data: bytes) -> bytes:
 
 def unpack(body: bytes) -> list[Event]:
     """The events of a row's body. Raises StoreError where it is damaged."""
+    return _unpack(body, _decode)
+
+
+def unpack_keys(body: bytes) -> list[bytes]:
+    """The ids of a row's body, 16 bytes each. Raises StoreError where it is damaged."""
+    return keys_of(_unpack(body, _decode_named))
+
+
+def _unpack(body: bytes, decode: Callable[[bytes], list[T]]) -> list[T]:
     try:
-        return _decode(ZstdDecompressor().decompress(body))
+        return decode(ZstdDecompressor().decompress(body))
     except (ZstdError, msgspec.MsgspecError) as error:
         raise StoreError(f"a block of the log is damaged: {error}") from None

@@ -14,6 +14,7 @@ import msgspec
 
 from aftersend.contracts import Firsts, Verdict, Verdicts
 from aftersend.core.event import Actor
+from aftersend.core.timestamps import SECOND
 from aftersend.stores.sqlite.connections import connect, faults_of, migrate, transaction
 from aftersend.stores.sqlite.folder import make_file
 from aftersend.stores.sqlite.statements import read_script
@@ -21,6 +22,9 @@ from aftersend.stores.sqlite.statements import read_script
 P = ParamSpec("P")
 T = TypeVar("T")
 F = TypeVar("F", bound="FollowerFile")
+
+HOUR = 3_600 * SECOND
+"""How exactly it is remembered when something was seen, rounded up."""
 
 _encode = msgspec.json.Encoder().encode
 _decode_actor = msgspec.json.Decoder(Actor).decode
@@ -88,11 +92,18 @@ class SqliteFirsts(FollowerFile):
 
     async def remember(self, keys: Mapping[bytes, int], bookmark: int) -> None:
         """Keep keys and move the bookmark, in one transaction."""
-        await self._run(self._remember, sorted(keys.items()), bookmark)
+        await self._run(self._remember, keys, bookmark)
 
-    def _remember(self, keys: list[tuple[bytes, int]], bookmark: int) -> None:
+    def _remember(self, keys: Mapping[bytes, int], bookmark: int) -> None:
+        # One statement for all keys of an hour: between two statements the event loop may take its turn for 5 ms.
+        by_hour: dict[int, list[bytes]] = {}
+        for key, hit_at in keys.items():
+            by_hour.setdefault(-(-hit_at // HOUR), []).append(key)
         with transaction(self._connection):
-            self._connection.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?)", keys)
+            for hour, alike in by_hour.items():
+                values = apsw.carray(tuple(sorted(alike)), flags=apsw.SQLITE_CARRAY_BLOB)
+                insert = "INSERT OR IGNORE INTO seen SELECT value, ? FROM carray(?)"
+                self._connection.execute(insert, (hour * HOUR, values))
             self._move(bookmark)
 
     async def forget(self, before: int) -> None:

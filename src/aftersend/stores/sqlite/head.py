@@ -16,6 +16,7 @@ from aftersend.stores.sqlite.blocks import Block, Piece
 from aftersend.stores.sqlite.connections import connect, faults_of, store_error, transaction
 from aftersend.stores.sqlite.days import Span, widened
 from aftersend.stores.sqlite.files import Catalogue, LogFile, create_file, describe, remove_file
+from aftersend.stores.sqlite.ids import Ids, array
 from aftersend.stores.sqlite.readers import Readers
 from aftersend.stores.sqlite.statements import LOG
 from aftersend.stores.sqlite.writer import Job
@@ -86,13 +87,20 @@ class Head:
         self.position: int = file.first_position if end is None else end
         """The position that the next event gets."""
         self._is_empty = end is None
+        if not self._read_only:
+            self._ids = Ids(connection)
         return connection
+
+    def gather_ids(self) -> None:
+        """Put all ids into their table, so that they stay known whatever becomes of the blocks."""
+        self._ids.gather(self.position)
 
     def commit(self, appends: Sequence[Append]) -> list[Block]:
         """Keep entries in one transaction; sets each one's result, or the same error for all."""
         try:
             now = self._clock()
             self._begin_file_if_due(now)
+            self._ids.begin_if_many(self.position)
             return self._commit(appends, now)
         except (apsw.Error, OSError, StoreError) as error:
             fault = self._failed(error)
@@ -118,43 +126,29 @@ class Head:
         keys = [key for append in appends for piece in append.pieces for key in piece.keys]
         ordered = sorted(set(keys))
         known = self._known(ordered)
-        wanted = [key for key in ordered if key not in known] if known else ordered
+        added = [key for key in ordered if key not in known] if known else ordered
+        all_kept = _all_of(appends) if len(added) == len(keys) else _new_of(appends, set(added))
         with transaction(self.connection):
-            added = self._add_ids(wanted)
-            all_kept = _all_of(appends) if len(added) == len(keys) else _new_of(appends, set(added))
+            gathered = self._ids.put()
             spans = widened(self.file.days, added)
             self._connection.executemany(LOG["put_day"], [(day, *span) for day, span in spans.items()])
             written = self._add_blocks(all_kept, now)
             self._add_quarantined(all_kept)
             self._add_requests(all_kept)
+        self._ids.gathered(gathered)
+        self._ids.add(added)
         self._note(all_kept, written, spans)
         for append, kept in zip(appends, all_kept, strict=True):
             append.result = kept.appended
         return written
 
     def _known(self, ordered: Sequence[bytes]) -> set[bytes]:
-        """The ids that older files keep."""
-        known: set[bytes] = set()
+        """The ids that are kept already."""
+        known = self._ids.known(ordered)
         for file, asked in self._catalogue.to_ask(ordered).items():
             with faults_of(file.path), self._readers.borrow(file.path) as connection:
-                known.update(key for (key,) in connection.execute(LOG["known_ids"], (_array(asked),)))
+                known.update([key for (key,) in connection.execute(LOG["known_ids"], (array(asked),))])
         return known
-
-    def _add_ids(self, ordered: Sequence[bytes]) -> Sequence[bytes]:
-        """Those of the sorted ids that the file did not have; it has them now."""
-        if not ordered:
-            return ordered
-        connection = self._connection
-        connection.execute("SAVEPOINT ids")
-        connection.execute(LOG["add_ids"], (_array(ordered),))
-        if connection.changes() == len(ordered):
-            connection.execute("RELEASE ids")
-            return ordered
-        # Telling which ones were new costs as much again, so it is asked only where some were not.
-        connection.execute("ROLLBACK TO ids")
-        added = [key for (key,) in connection.execute(LOG["add_ids_and_tell"], (_array(ordered),))]
-        connection.execute("RELEASE ids")
-        return sorted(added)
 
     def _add_blocks(self, all_kept: Sequence[_Kept], now: int) -> list[Block]:
         pieces = [(kept.entry.tenant, piece) for kept in all_kept for piece in kept.pieces]
@@ -195,6 +189,7 @@ class Head:
         old = self.connection
         if self._is_empty or (now // DAY <= self.file.day and self._size() < self._max_file_bytes):
             return
+        self.gather_ids()
         last_number = old.execute(LOG["last_number"]).get
         file = create_file(self.file.path.parent, self.position, last_number, now)
         try:
@@ -209,15 +204,11 @@ class Head:
 
     def _size(self) -> int:
         pages, size = (self._connection.execute(f"PRAGMA page_{what}").get for what in ("count", "size"))
-        return int(pages * size)
+        return int(pages * size) + self._ids.size
 
     def close(self) -> None:
         """Let go of the file."""
         self._connection.close()
-
-
-def _array(keys: Sequence[bytes]) -> apsw.CArrayBinding:
-    return apsw.carray(tuple(keys), flags=apsw.SQLITE_CARRAY_BLOB)
 
 
 def _all_of(appends: Sequence[Append]) -> list[_Kept]:

@@ -27,8 +27,14 @@ INSERT OR REPLACE INTO days (day, lowest, highest) VALUES (?, ?, ?)
 -- name: add_ids
 INSERT OR IGNORE INTO ids (id) SELECT value FROM carray(?)
 
--- name: add_ids_and_tell
-INSERT OR IGNORE INTO ids (id) SELECT value FROM carray(?) RETURNING id
+-- name: highest_id
+SELECT max(id) FROM ids
+
+-- name: ungathered
+SELECT body FROM blocks WHERE position >= (SELECT position FROM gathered)
+
+-- name: move_gathered
+UPDATE gathered SET position = ?
 
 -- name: known_ids
 SELECT ids.id FROM carray(?) AS asked JOIN ids ON ids.id = asked.value

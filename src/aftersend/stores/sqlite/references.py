@@ -77,12 +77,13 @@ class SqliteReferences:
 
     async def forget(self, before: int) -> None:
         """Drop references made before a time (ns, UTC)."""
-        await self._run(self._forget, before)
-        self._known.clear()
+        if await self._run(self._forget, before):
+            self._known.clear()
 
-    def _forget(self, before: int) -> None:
+    def _forget(self, before: int) -> int:
         with transaction(self._connection):
             self._connection.execute(_FORGET, (before,))
+            return self._connection.changes()
 
     async def close(self) -> None:
         """Close the file."""

@@ -23,7 +23,7 @@ def read_statements(name: str) -> dict[str, str]:
 
 LOG = read_statements("log.sql")
 CONTROL = read_statements("control.sql")
-LOG_VERSIONS = (read_script("log_1.sql"),)
+LOG_VERSIONS = (read_script("log_1.sql"), read_script("log_2.sql"))
 """What makes a file of the log out of the version before; the first out of nothing. Append, never change."""
 CONTROL_VERSIONS = (read_script("control_1.sql"), read_script("control_2.sql"))
 """The same for control.db."""

@@ -81,7 +81,10 @@ class Upkeep:
 
     def rewrite(self, position: int, events: Sequence[Event]) -> None:
         """Put other events in the place of a block's; see `EventLog.rewrite`."""
-        with self._changing(self._catalogue.holding(position)) as connection:
+        file = self._catalogue.holding(position)
+        with self._changing(file) as connection:
+            if file is self._catalogue.head:
+                self._head.gather_ids()
             found = connection.execute(LOG["block"], (position,)).get
             if found is None:
                 raise NotFoundError(f"no block of the log begins at position {position}")
