@@ -351,21 +351,24 @@ def _take(extra: dict[str, Any], name: str, alias: str = "") -> str | None:
 def _requests(events: Sequence[Event]) -> Iterator[Body]:
     run: list[dict[str, Any]] = []
     person: dict[str, Any] = {}
-    whose = b""
     for event in events:
         row = _row(event)
         owner = {name: row.pop(name) for name in _PERSON if name in row}
-        owned_by = _encode(owner)
-        if run and (owned_by != whose or len(run) == REQUEST_LIMIT):
+        if run and (len(run) == REQUEST_LIMIT or not _is_same(owner, person)):
             yield _body({**person, "events": run}, len(run))
             run = []
-        person, whose = owner, owned_by
+        person = owner
         if person:
             run.append(_nested(row))
         else:
             yield _body(_custom(row), 1)
     if run:
         yield _body({**person, "events": run}, len(run))
+
+
+def _is_same(owner: dict[str, Any], person: dict[str, Any]) -> bool:
+    """Whether two are told alike: for Python 1, 1.0 and true are equal."""
+    return owner == person and _encode(owner) == _encode(person)
 
 
 def _runs(events: Sequence[Event], limit: int) -> Iterator[Sequence[Event]]:
