@@ -98,3 +98,40 @@ async def test_a_subscription_that_is_removed_leaves_nothing_behind(prepared: tu
             await asyncio.sleep(0.02)
     await server.json("DELETE", f"/v1/subscriptions/{made['name']}", None, 204)  # type: ignore[index]
     assert not list(outbox.iterdir())
+
+
+async def test_what_was_told_can_be_told_again_in_files_beside_those_before(prepared: tuple[Server, Path]) -> None:
+    server, folder = prepared
+    await server.json("POST", "/v1/subscriptions", subscription(folder), 201)
+    await server.json("POST", "/v1/events", msgspec.Raw(rows(0, 250)))
+    async with asyncio.timeout(30):
+        while len(told(folder)) < 2:
+            await asyncio.sleep(0.05)
+    before = told(folder)
+    order = {"since": "2020-01-01T00:00:00Z", "types": ["email.opened"]}
+    await server.json("POST", "/v1/subscriptions/warehouse/replay", order, 202)
+    async with asyncio.timeout(30):
+        while (replays := await server.json("GET", "/v1/subscriptions/warehouse/replay"))[0]["state"] == "running":  # type: ignore[index]
+            await asyncio.sleep(0.05)
+    (replay,) = replays  # type: ignore[misc]
+    assert (replay["state"], replay["done"], replay["total"]) == ("done", 250, 250)
+    after = told(folder)
+    assert before.items() <= after.items(), "no file of before was replaced"
+    again = {name: data for name, data in after.items() if name not in before}
+    assert ids(again) == [f"e{number}" for number in range(250)]
+    assert len(again) == 3
+    assert list((server.data / "outbox").glob("rpl_*")) == []
+
+
+async def test_a_replay_in_files_that_nobody_takes_ends_as_failed(prepared: tuple[Server, Path]) -> None:
+    server, folder = prepared
+    await server.json("POST", "/v1/subscriptions", subscription(folder, retry=[0.01]), 201)
+    await server.json("POST", "/v1/events", msgspec.Raw(rows(0)))
+    shutil.rmtree(folder)
+    await server.json("POST", "/v1/subscriptions/warehouse/replay", {"since": "2020-01-01T00:00:00Z"}, 202)
+    async with asyncio.timeout(30):
+        while (replays := await server.json("GET", "/v1/subscriptions/warehouse/replay"))[0]["state"] == "running":  # type: ignore[index]
+            await asyncio.sleep(0.05)
+    assert (replays[0]["state"], replays[0]["done"]) == ("failed", 0)  # type: ignore[index]
+    assert str(folder) in replays[0]["detail"]  # type: ignore[index]
+    assert list((server.data / "outbox").glob("rpl_*")) == []

@@ -19,7 +19,7 @@ from aftersend.pipeline.dispatch import Dispatcher
 from aftersend.pipeline.feed import Feed
 from aftersend.pipeline.filing import LAG, Filer
 from aftersend.pipeline.ledger import Ledger
-from aftersend.pipeline.outbox import discard
+from aftersend.pipeline.outbox import discard, discard_replays
 from aftersend.pipeline.pull import House
 from aftersend.pipeline.pullers import Pulls
 from aftersend.pipeline.replay import Replayer
@@ -108,7 +108,7 @@ class Deliveries:
         self._chance = chance
         # What is told of an event differs with the verdict, so bodies are not shared between the two.
         self._speakers = {"at_once": Speaker(), "settled": Speaker()}
-        self._replayer = Replayer(log, clock)
+        self._replayer = Replayer(log, clock, data)
         self._dispatchers: dict[str, Dispatcher | Filer] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._records: dict[str, Subscription] = {}
@@ -133,6 +133,7 @@ class Deliveries:
 
     async def load(self) -> None:
         """Read the subscriptions and where each stands; nothing is delivered yet."""
+        await asyncio.to_thread(discard_replays, self._data)
         for subscription in await self._registry.list(Subscription):
             await self._place(subscription)
 
@@ -242,7 +243,7 @@ class Deliveries:
     async def replay(self, subscription: Subscription, order: Replay) -> Replay:
         """Begin to tell events again, or count them."""
         transport = self._open_transport(subscription)
-        if transport.carries not in ("parcels", "pieces"):
+        if transport.carries == "nothing":
             await transport.close()
             name = subscription.transport
             raise UsageError(f"{name} tells nothing again; add a subscription that starts at that time")

@@ -136,6 +136,12 @@ def discard(data: Path, subscription: str) -> None:
     shutil.rmtree(data / "outbox" / subscription, ignore_errors=True)
 
 
+def discard_replays(data: Path) -> None:
+    """Remove what replays left that were broken off."""
+    for folder in (data / "outbox").glob("rpl_*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _read(path: Path, type_: type[T]) -> T | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=type_)

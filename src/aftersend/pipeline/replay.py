@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import count
+from pathlib import Path
+from typing import cast
 
 from msgspec import structs
 
-from aftersend.contracts import Clock, Log, Replay, Transport
+from aftersend.contracts import Clock, Depot, Log, Replay, Transport
 from aftersend.core.errors import AftersendError, UsageError
 from aftersend.core.event import Body, Event
 from aftersend.core.outcome import Outcome, Parcel, Verdict
@@ -17,6 +19,7 @@ from aftersend.core.own_mail import teller
 from aftersend.core.registry import Subscription
 from aftersend.core.timestamps import MILLISECOND, parse_time
 from aftersend.pipeline.backoff import wait_before_try
+from aftersend.pipeline.file_replay import FileReplay
 from aftersend.pipeline.selection import Selection
 from aftersend.pipeline.voice import Voice
 
@@ -40,9 +43,11 @@ log = logging.getLogger("aftersend.replay")
 class Replayer:
     """Runs replays, each in a task of its own."""
 
-    def __init__(self, log: Log, clock: Clock) -> None:
+    def __init__(self, log: Log, clock: Clock, data: Path = Path()) -> None:
+        """`data` is the folder in which files are made before they go out."""
         self._log = log
         self._clock = clock
+        self._data = data
         self._replays: dict[str, Replay] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers = count(1)
@@ -71,7 +76,7 @@ class Replayer:
         try:
             if len(self._tasks) >= RUNNING and not order.dry_run:
                 raise UsageError(f"{RUNNING} replays are running; begin another when one of them is done")
-            run = _Run(log or self._log, self._clock, subscription, order, voice, transport)
+            run = _Run(log or self._log, self._clock, subscription, order, voice, transport, self._data)
             total = await run.total()
         except BaseException:
             await transport.close()
@@ -108,10 +113,13 @@ class _Run:
         order: Replay,
         voice: Voice,
         transport: Transport,
+        data: Path,
     ) -> None:
         self._log = log
         self._subscription = subscription
         self._voice = voice
+        self._data = data
+        self._clock = clock
         self._word = teller(subscription, voice.word)
         self._transport = transport
         self._rate = order.rate
@@ -149,9 +157,10 @@ class _Run:
     async def tell(self, replay: Replay) -> None:
         """Tell all of it; how it ended stands in the replay."""
         try:
-            async for events in self._chunks():
-                for start in range(0, len(events), self._batch_size()):
-                    await self._tell_run(replay, events[start : start + self._batch_size()])
+            if self._transport.carries == "volumes":
+                await self._tell_in_files(replay)
+            else:
+                await self._tell_in_batches(replay)
             replay.state = "done"
         except asyncio.CancelledError:
             replay.state = "cancelled"
@@ -163,6 +172,29 @@ class _Run:
             replay.state, replay.detail = "failed", "a fault of ours; it is in the log"
         finally:
             await self._transport.close()
+
+    async def _tell_in_batches(self, replay: Replay) -> None:
+        async for events in self._chunks():
+            for start in range(0, len(events), self._batch_size()):
+                await self._tell_run(replay, events[start : start + self._batch_size()])
+
+    async def _tell_in_files(self, replay: Replay) -> None:
+        async def note(count: int) -> None:
+            replay.done += count
+            if self._rate > 0:
+                await asyncio.sleep(count / self._rate)
+
+        files = FileReplay(
+            replay.id,
+            self._subscription,
+            self._voice,
+            cast(Depot, self._transport),
+            data=self._data,
+            clock=self._clock,
+            until_taken=self._until_answered,
+            note=note,
+        )
+        await files.tell(self._chunks())
 
     def _batch_size(self) -> int:
         """No more at once than a second's worth."""
@@ -213,9 +245,13 @@ class _Run:
         return True
 
     async def _sent(self, parcel: Parcel) -> Outcome:
+        return await self._until_answered(lambda: self._transport.send(parcel))
+
+    async def _until_answered(self, hand_over: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        """Try until there is an answer. Raises _EndedError where the receiver only fails."""
         outcome = Outcome(Verdict.FAILED)
         for failures in range(1, TRIES + 1):
-            outcome = await self._transport.send(parcel)
+            outcome = await hand_over()
             if outcome.verdict is Verdict.GONE:
                 break
             if outcome.verdict is not Verdict.FAILED:
