@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from aftersend.capture.altcraft_api import AltcraftApi
+from aftersend.capture.altcraft_callers import Callers
 from aftersend.capture.beacon import Beacon
 from aftersend.capture.clients import ClientAddresses, Throttle
 from aftersend.capture.endpoints import Stop as StopKey
@@ -23,12 +25,12 @@ from aftersend.capture.spool import Spool
 from aftersend.capture.visits import DIALECT, SOURCE, Addresses, Choices, TrackingDomain, Witness
 from aftersend.config import Config
 from aftersend.contracts import Clock, Entry, Log, People, References, Registry
-from aftersend.core.consent import Level
+from aftersend.core.consent import Level, person_key
 from aftersend.core.errors import ConfigurationError
 from aftersend.core.event import DEFAULT_TENANT, Event, Receipt, Source
 from aftersend.core.hits import Treatment, treated
 from aftersend.core.identity import event_id
-from aftersend.core.registry import Domain, Site, Stop, Tenant
+from aftersend.core.registry import Domain, Site, SourceRecord, Stop, Tenant
 from aftersend.core.taxonomy import OTHER
 from aftersend.keyring import Keyring
 from aftersend.telemetry import Telemetry
@@ -72,6 +74,7 @@ class Capture:
         self._references = references
         self._keyring = keyring
         self._check = check
+        self._callers = Callers(check, clock)
         self._judge = judge
         self._treatment = treatment
         self._clock = clock
@@ -110,7 +113,7 @@ class Capture:
         beacon = Beacon(
             sites=self.sites, hits=hits, clock=clock, chance=os.urandom, telemetry=telemetry, address_of=clients
         )
-        altcraft = AltcraftApi(check=self._check, hits=hits, clock=clock, telemetry=telemetry, address_of=clients)
+        altcraft = AltcraftApi(callers=self._callers, hits=hits, clock=clock, telemetry=telemetry, address_of=clients)
         self.apps |= {
             **endpoints(tracking),
             "r": ReadingTime(tracking, enabled=config.reading_time),
@@ -155,6 +158,7 @@ class Capture:
         _refill(self.domains, {domain.name: domain for domain in domains})
         _refill(self._hosts, {domain.name: _tracking(domain) for domain in domains})
         _refill(self.sites, {site.key: site for site in await registry.list(Site)})
+        self._callers.load(await registry.list(SourceRecord), self.domains)
         self._stops.clear()
         for stop in await registry.list(Stop):
             kind, _, name = stop.name.partition("/")
@@ -165,7 +169,10 @@ class Capture:
         found = domain_for(self.domains.values(), tenant, domain)
         number = next(number for number, name in self._tenants.items() if name == tenant)
         sign = signer(self._links, self._keyring.active_id, f"https://{found.name}")
-        return Way(number, found.number, frozenset(self.domains), sign)
+        return Way(number, found.number, frozenset(self.domains), sign, partial(self._level, tenant))
+
+    def _level(self, tenant: str, person: str) -> Level:
+        return self._people.level(tenant, person_key(tenant, person))
 
     def rewrite(self, message: bytes, query: Mapping[str, str], tenant: str) -> Answer:
         """A message with tracked links, and what was done to it. Raises UsageError and LinkError."""

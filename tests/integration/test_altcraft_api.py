@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hmac
 import json
+from base64 import urlsafe_b64encode
 from pathlib import Path
 
 import pytest
 from tests.integration.capturing import NOW, Kept, exchange, raw, serving
 
+from aftersend.capture import altcraft_api
 from aftersend.capture.altcraft_api import AltcraftApi
-from aftersend.core.errors import AccessError, StoreError
+from aftersend.capture.altcraft_callers import Callers
+from aftersend.core.errors import AccessError, ScopeError, StoreError
 from aftersend.core.event import Event
+from aftersend.core.registry import Domain, SourceRecord
+from aftersend.core.secret import Secret
 from aftersend.core.timestamps import SECOND, parse_time
 from aftersend.core.xml import local_name, parse_xml
 from aftersend.telemetry import Telemetry
@@ -20,21 +26,39 @@ SMID = "uBAhiRBRQhARg7y489hr5F2b2aXMJaztFS7vM7DE1NGJhZWM5"
 TIME = 1_760_000_000 * SECOND
 TOKEN = "abcdefghijklmnqrstuvwxyz"
 ROLE = {"Authorization": "Bearer rtoken@0123456789abcdef"}
+APP = {"Authorization": "Bearer rtoken@as_app"}
+JWT_SAMPLE = "sdk_android_push_event_delivery_jwt.http"
 JWT = next(
     line.split("Bearer ")[1]
-    for line in (SAMPLES / "sdk_android_push_event_delivery_jwt.http").read_text().splitlines()
+    for line in (SAMPLES / JWT_SAMPLE).read_text().splitlines()
     if line.startswith("Authorization")
 )
+SECRET = "a secret that is long enough, 32 b"
 POST_EVENTS, GOALS = "/api/v1.1/pushes/post_events", "/api/v1.1/goals/register"
 
 
 def check(token: str, scope: str) -> str:
-    assert scope == "ingest"
     if token == "broken":
         raise StoreError("the keys cannot be read")
-    if token not in (TOKEN, "0123456789abcdef", JWT):
+    scopes = {TOKEN: "ingest", "0123456789abcdef": "ingest", "as_app": "app", "as_read": "read"}
+    if token not in scopes:
         raise AccessError
+    if scopes[token] != scope:
+        raise ScopeError
     return "acme"
+
+
+def signed(secret: str = SECRET, said: str = JWT, **claims: object) -> str:
+    """The transcript's token, signed; or one with other claims."""
+    head, body, _ = said.split(".")
+    if claims:
+        body = urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    signature = urlsafe_b64encode(hmac.digest(secret.encode(), f"{head}.{body}".encode(), "sha256")).decode()
+    return f"{head}.{body}.{signature.rstrip('=')}"
+
+
+def bearer(token: str, host: str = "api.example.com") -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}", "Host": host}
 
 
 @pytest.fixture
@@ -43,12 +67,23 @@ def kept() -> Kept:
 
 
 @pytest.fixture
-def api(kept: Kept) -> AltcraftApi:
-    return AltcraftApi(check=check, hits=kept, clock=kept.clock, telemetry=Telemetry())
+def callers(kept: Kept) -> Callers:
+    """Two tenants with a tracking domain each; the app of one has tokens that are signed with SECRET."""
+    made = Callers(check, kept.clock)
+    domains = [Domain(name="api.example.com", tenant="acme"), Domain(name="api.other.example", tenant="other")]
+    sources = [SourceRecord(name="shop-app", tenant="acme", dialect="altcraft", app_key=Secret(SECRET))]
+    made.load(sources, {domain.name: domain for domain in domains})
+    return made
+
+
+@pytest.fixture
+def api(kept: Kept, callers: Callers) -> AltcraftApi:
+    return AltcraftApi(callers=callers, hits=kept, clock=kept.clock, telemetry=Telemetry())
 
 
 def sample(name: str) -> bytes:
-    return (SAMPLES / name).read_bytes()
+    """A transcript as it is, but for the signature of its token, which nobody made."""
+    return (SAMPLES / name).read_bytes().replace(JWT.encode(), signed().encode())
 
 
 async def replay(api: AltcraftApi, name: str) -> tuple[int, object]:
@@ -88,8 +123,85 @@ async def test_a_push_event_of_the_sdks_is_kept_and_answered_in_json(
 
 
 async def test_the_jwt_says_whom_a_push_event_is_about(api: AltcraftApi, kept: Kept) -> None:
-    await replay(api, "sdk_android_push_event_delivery_jwt.http")
-    assert kept.events[0].recipient == "john@example.com"
+    await replay(api, JWT_SAMPLE)
+    assert (kept.events[0].recipient, kept.events[0].source.name) == ("john@example.com", "shop-app")
+
+
+PUSH = b'{"time":1760000000,"smid":"s"}'
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        bearer(JWT),
+        bearer(signed("another secret that is long enough")),
+        bearer(signed(), "api.other.example"),
+        bearer(signed(), "unknown.example"),
+        bearer(signed(exp=NOW // SECOND - 60)),
+        bearer(signed(nbf=NOW // SECOND + 61)),
+        bearer("rtoken@" + signed()),
+    ],
+    ids=["not signed", "another key", "another tenant's host", "nobody's host", "too old", "too new", "as a role"],
+)
+async def test_a_token_that_proves_nothing_is_refused(api: AltcraftApi, kept: Kept, headers: dict[str, str]) -> None:
+    assert (await post(api, "/event/push/open", PUSH, headers))[0] == 401
+    assert kept.events == []
+    assert (await post(api, "/event/push/open", PUSH, bearer(signed(exp=NOW // SECOND, sub="7"))))[0] == 200
+    assert kept.events[0].recipient is None, "a token without `matching` names nobody"
+
+
+async def test_a_key_that_another_tenant_registers_too_hears_nothing_of_this_one(
+    api: AltcraftApi, kept: Kept, callers: Callers
+) -> None:
+    sources = [
+        SourceRecord(name=name, tenant=tenant, dialect="altcraft", app_key=Secret(SECRET))
+        for name, tenant in (("a-thief", "other"), ("shop-app", "acme"))
+    ]
+    domains = [Domain(name="api.example.com", tenant="acme"), Domain(name="api.other.example", tenant="other")]
+    callers.load(sources, {domain.name: domain for domain in domains})
+    assert (await post(api, "/event/push/open", PUSH, bearer(signed(), "API.example.com:8443")))[0] == 200
+    (event,) = kept.events
+    assert (event.tenant, event.source.name) == ("acme", "shop-app")
+
+
+async def test_a_source_that_was_removed_or_cannot_be_read_has_no_apps(
+    api: AltcraftApi, callers: Callers, caplog: pytest.LogCaptureFixture
+) -> None:
+    domains = {"api.example.com": Domain(name="api.example.com", tenant="acme")}
+    for sources in (
+        [],
+        [SourceRecord(name="s", tenant="acme", dialect="altcraft", app_key=Secret(SECRET), enabled=False)],
+        [SourceRecord(name="s", tenant="acme", dialect="altcraft", app_key=Secret("short"))],
+    ):
+        callers.load(sources, domains)
+        assert (await post(api, "/event/push/open", PUSH, bearer(signed())))[0] == 401
+    assert "tokens of its apps are refused" in caplog.text
+
+
+async def test_an_apps_key_is_good_for_the_apps_calls_alone(api: AltcraftApi, kept: Kept) -> None:
+    assert (await post(api, "/event/push/open", PUSH, APP))[0] == 200
+    _, answer = await post(api, POST_EVENTS, b'{"events": 1, "uid": "u"}', APP)
+    assert answer["error"] == 401
+    _, answer = await post(api, GOALS, b'{"pixel_id": 1, "goal": "g", "token": "as_app"}')
+    assert answer["error"] == 401
+    assert (await post(api, "/event/push/open", PUSH, {"Authorization": "Bearer as_read"}))[0] == 401
+    assert [event.type for event in kept.events] == ["push.opened"]
+
+
+async def test_what_apps_tell_has_a_rate_and_what_servers_tell_has_none(
+    api: AltcraftApi, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(altcraft_api, "ADDRESS_BURST", 2.0)
+    api = AltcraftApi(callers=api._callers, hits=kept, clock=kept.clock, telemetry=Telemetry())
+
+    async def tell(credential: dict[str, str]) -> list[int]:
+        names = [credential | {"Request-ID": str(number)} for number in range(4)]
+        return [(await post(api, "/event/push/open", PUSH, headers))[0] for headers in names]
+
+    assert await tell(ROLE) == [200] * 4
+    assert await tell(APP) == [200, 200, 503, 503], "503, not 429: the SDKs come again"
+    kept.now += SECOND
+    assert await tell(bearer(signed())) == [200, 200, 503, 503]
 
 
 @pytest.mark.parametrize("name", ["sdk_android_mobile_event.http", "sdk_ios_mobile_event.http"])

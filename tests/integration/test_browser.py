@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.integration.capturing import Kept, serving
+from tests.integration.chromium import FLAGS
 
 from aftersend.capture import reading
 from aftersend.capture.beacon import Beacon
@@ -29,16 +30,6 @@ from aftersend.telemetry import Telemetry
 
 pytestmark = [pytest.mark.server("chromium"), pytest.mark.slow]
 
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 KEY = "k1"
 STEPS = """
 aftersend.set({profile_id: "p1", campaign_id: "c1"});
@@ -108,7 +99,7 @@ async def browse(programs: dict[str, str], tmp_path: Path) -> AsyncIterator[Call
 
     async def browse_to(url: str) -> None:
         folder = tmp_path / f"browser{len(opened)}"
-        command = (programs["chromium"], *FLAGS, f"--user-data-dir={folder}", "--remote-debugging-port=0", url)
+        command = (programs["chromium"], *FLAGS, f"--user-data-dir={folder}", url)
         process = await asyncio.create_subprocess_exec(
             *command,
             stdout=asyncio.subprocess.DEVNULL,

@@ -12,11 +12,12 @@ from tests.integration.tracking import HALON_KEY, TARGET, Tracker, tracker
 from aftersend.capture.halon_links import HalonLink, HalonLinks
 from aftersend.capture.tokens import Purpose
 from aftersend.capture.visits import TrackingDomain
+from aftersend.capture.wording import WORDING
 from aftersend.core.consent import HOUR, Level, person_key
 
 ONE_CLICK = "List-Unsubscribe=One-Click"
 URLENCODED = "application/x-www-form-urlencoded"
-SAMPLES = Path(__file__).parents[1] / "fixtures" / "capture" / "unsubscribe"
+SAMPLES = Path(__file__).parents[1] / "fixtures" / "foreign" / "unsubscribe"
 
 
 @pytest.fixture
@@ -245,6 +246,7 @@ async def test_the_form_of_the_page_unsubscribes(tracked: Tracker) -> None:
     assert (await tracked.events())[0].extra == {"method": "page", "signals": {"method": "POST"}}
 
 
+@pytest.mark.parametrize("whose", ["halon", "own"])
 @pytest.mark.parametrize(
     ("sample", "status", "types"),
     [
@@ -257,23 +259,77 @@ async def test_the_form_of_the_page_unsubscribes(tracked: Tracker) -> None:
     ],
 )
 async def test_requests_as_mail_programs_and_scanners_send_them(
-    tracked: Tracker, sample: str, status: int, types: list[str]
+    tracked: Tracker, sample: str, status: int, types: list[str], whose: str
 ) -> None:
-    head, _, body = (SAMPLES / f"{sample}.http").read_bytes().partition(b"\r\n\r\n")
-    token = head.split()[1].rpartition(b"/")[2].decode()
-    tracked.domains["track.example.com"] = TrackingDomain(
-        "track.example.com", "acme", HalonLinks({token_key(token): b"badsecret"}, allow_short_keys=True)
-    )
+    """Byte for byte, with Halon's token as it stands there, and with one of our own in its place."""
+    request = (SAMPLES / f"{sample}.http").read_bytes()
+    path = request.split()[1].decode()
+    token = path.rpartition("/")[2]
+    halon = HalonLinks({token_key(token): b"badsecret"}, allow_short_keys=True)
+    tracked.domains["track.example.com"] = TrackingDomain("track.example.com", "acme", halon)
+    if whose == "own":
+        request = request.replace(path.encode(), tracked.link(Purpose.UNSUBSCRIBE).encode())
+    for times in (1, 2):
+        head, body = await sent(tracked, request)
+        assert head.startswith(b"HTTP/1.1 %d " % status)
+        assert b"location:" not in head.lower(), "whoever is redirected may turn POST into GET (RFC 8058)"
+        assert b"set-cookie:" not in head.lower()
+        assert (body == b"") is (sample == "head_prefetch")
+        assert (b'name="List-Unsubscribe" value="One-Click"' in body) is (sample == "get_prefetch")
+        assert [event.type for event in await tracked.events()] == types * times
+    if types:
+        first, again = await tracked.events()
+        assert first.recipient == again.recipient != ""
+        assert first.extra["method"] == "one_click"
+        assert first.time < again.time, "the first one stays as it is"
+
+
+async def sent(tracked: Tracker, request: bytes) -> tuple[bytes, bytes]:
+    """Head and body of the answer to a request, sent as it is."""
     host, port = tracked.url.removeprefix("http://").split(":")
+    head, blank, body = request.partition(b"\r\n\r\n")
     reader, writer = await asyncio.open_connection(host, int(port))
-    length = b"" if b"content-length" not in head.lower() else b"Content-Length: %d" % len(body)
-    lines = [length if line.lower().startswith(b"content-length") else line for line in head.split(b"\r\n")]
-    writer.write(b"\r\n".join([*lines, b"Connection: close"]) + b"\r\n\r\n" + body)
+    writer.write(head + b"\r\nConnection: close" + blank + body)
     answer = await reader.read()
     writer.close()
-    assert answer.startswith(b"HTTP/1.1 %d " % status)
-    assert b"location:" not in answer.lower()
-    assert [event.type for event in await tracked.events()] == types
+    found, _, rest = answer.partition(b"\r\n\r\n")
+    return found, rest
+
+
+MULTIPART = 'multipart/form-data; boundary="b-1"'
+PART = '--b-1\r\nContent-Disposition: form-data; name="List-Unsubscribe"\r\n\r\nOne-Click\r\n'
+
+
+@pytest.mark.parametrize(
+    ("type_", "body"),
+    [
+        (URLENCODED, "List-Unsubscribe=One-Click&more=1"),
+        (URLENCODED, "a=b&List-Unsubscribe=One-Click"),
+        (URLENCODED + "; charset=UTF-8", "List-Unsubscribe=One-Click\r\n"),
+        ("text/plain", "List-Unsubscribe=One-Click"),
+        ("Multipart/Form-Data; boundary=b-1", PART + "--b-1--\r\n"),
+        (MULTIPART, PART + '--b-1\r\nContent-Disposition: form-data; name="x"\r\n\r\ny\r\n--b-1--'),
+        (MULTIPART, PART.replace("\r\n", "\n") + "--b-1--\n"),
+        (MULTIPART, "preamble\r\n" + PART.replace("\r\n\r\n", "\r\nContent-Type: text/plain\r\n\r\n") + "--b-1--"),
+    ],
+)
+async def test_the_pair_is_found_however_a_mail_program_writes_it(tracked: Tracker, type_: str, body: str) -> None:
+    """Nor does it matter where the request comes from: there is no session that another site could use."""
+    answer = await tracked.post(
+        tracked.link(Purpose.UNSUBSCRIBE),
+        body.encode(),
+        Content_Type=type_,
+        Origin="https://mail.example",
+        Cookie="a=b",
+    )
+    assert answer.status == 200
+    assert [event.type for event in await tracked.events()] == ["email.unsubscribed"]
+
+
+async def test_no_address_of_the_provider_is_slowed_while_its_tokens_are_good(tracked: Tracker) -> None:
+    for number in range(tracked.tracking.throttle.ALLOWED + 5):
+        path = tracked.link(Purpose.UNSUBSCRIBE, recipient=f"{number}@example.org")
+        assert (await tracked.post(path, ONE_CLICK, Content_Type=URLENCODED)).status == 200
 
 
 def token_key(token: str) -> int:
@@ -291,6 +347,23 @@ async def test_pages_come_in_the_language_that_is_asked_for(tracked: Tracker) ->
         page = (await tracked.get(path, Accept_Language=accepted)).text
         assert f'<html lang="{language}">' in page
     assert "Отписаться" in (await tracked.get(path, Accept_Language="ru")).text
+
+
+@pytest.mark.parametrize("language", WORDING)
+def test_every_language_says_the_same_things(language: str) -> None:
+    assert WORDING[language].keys() == WORDING["en"].keys()
+    for key, text in WORDING[language].items():
+        assert text.strip() == text, key
+        assert text.count("{person}") == WORDING["en"][key].count("{person}"), key
+
+
+async def test_a_page_says_nothing_that_an_address_could_write_into_it(tracked: Tracker) -> None:
+    for recipient in ('"><script>@<b>.example', "{person}@{0}.example", "\0\0\0@a\0b.example", "x" * 7):
+        for purpose in (Purpose.UNSUBSCRIBE, Purpose.PREFERENCES):
+            page = (await tracked.get(tracked.link(purpose, recipient=recipient))).text
+            assert "<script" not in page
+            assert "<b>" not in page
+            assert page.count("<bdi>") == 1
 
 
 async def test_pages_run_nothing_and_load_nothing(tracked: Tracker) -> None:

@@ -16,6 +16,7 @@ from tests.integration.capturing import exchange, raw, serving
 
 from aftersend.capture import reading
 from aftersend.capture.altcraft_api import AltcraftApi
+from aftersend.capture.altcraft_callers import Callers
 from aftersend.capture.beacon import Beacon
 from aftersend.capture.clients import ClientAddresses, Throttle
 from aftersend.capture.endpoints import Tracking
@@ -91,7 +92,8 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     )
     sites = {"k1": Site(name="shop", key="k1", origins=("https://shop.example",))}
     beacon = Beacon(sites=sites, hits=recorder, clock=time.time_ns, chance=os.urandom, telemetry=telemetry)
-    altcraft = AltcraftApi(check=lambda token, scope: "default", hits=recorder, clock=time.time_ns, telemetry=telemetry)
+    callers = Callers(lambda token, scope: "default", time.time_ns)
+    altcraft = AltcraftApi(callers=callers, hits=recorder, clock=time.time_ns, telemetry=telemetry)
     handlers: dict[str, Any] = {"r": reading_time, "beacon": beacon, "event": altcraft}
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -111,10 +113,11 @@ async def tell(house: House, *events: dict[str, Any]) -> None:
 
 
 async def test_a_retry_of_an_app_is_once_in_the_log(house: House) -> None:
-    for name in sorted(path.name for path in SAMPLES.glob("sdk_*.http")):
+    names = sorted(path.name for path in SAMPLES.glob("sdk_*.http") if "jwt" not in path.name)
+    for name in names:
         for _ in range(2):
             assert (await raw(house.port, (SAMPLES / name).read_bytes())).startswith(b"HTTP/1.1 200 ")
-    assert len(await house.events(5)) == 5
+    assert len(await house.events(4)) == 4
 
 
 async def test_a_batch_of_a_page_is_in_the_log_in_its_order_before_it_is_answered(house: House) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from base64 import urlsafe_b64encode
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
-from aftersend.capture.altcraft_requests import Call, claims_of, fields_of, goal, mobile_event, pushes, sdk_push
+from aftersend.capture.altcraft_requests import Call, fields_of, goal, mobile_event, pushes, sdk_push
 from aftersend.capture.multipart import PARTS_LIMIT, read_parts
 from aftersend.core.errors import UsageError
 from aftersend.core.event import Event
@@ -93,30 +93,12 @@ def test_json_that_nests_too_deeply_is_refused() -> None:
     assert isinstance(mobile_event(parts, {}, CALL).extra["wd"], str)
 
 
-def jwt(claims: object) -> str:
-    return "e30." + urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=") + ".c2ln"
-
-
-@pytest.mark.parametrize("matching", [{"email": "a@example.org"}, '{"email": "a@example.org"}'])
-def test_the_claim_is_an_object_or_a_text_that_holds_one(matching: object) -> None:
-    assert claims_of(jwt({"matching": matching})) == {"email": "a@example.org"}
-
-
-@pytest.mark.parametrize(
-    "token",
-    [
-        "",
-        "a.b",
-        "a.%%.c",
-        "ä.ä.ä",
-        jwt([]),
-        jwt({"matching": 1}),
-        jwt({"matching": "{"}),
-        jwt({"matching": "x" * 30_000}),
-    ],
-)
-def test_any_other_token_claims_nothing(token: str) -> None:
-    assert claims_of(token) == {}
+def test_whom_a_token_names_the_body_cannot_rename() -> None:
+    parts = {"wn": b"purchase", "ma": b'{"email": "b@example.org", "profile_id": 7}', "aci": b"phone"}
+    told = mobile_event(parts, {}, CALL)
+    assert (told.recipient, told.profile_id, told.device_id) == ("b@example.org", "7", "phone")
+    proven = mobile_event(parts, {}, structs.replace(CALL, matching={"email": "a@example.org"}))
+    assert (proven.recipient, proven.profile_id, proven.device_id) == ("a@example.org", None, "phone")
 
 
 def form(*parts: bytes, boundary: bytes = b"b1") -> bytes:

@@ -15,8 +15,10 @@ from aftersend.capture.plan import NOTICES, UNSUBSCRIBE_LIMIT, Plan, Rewritten
 from aftersend.capture.rewrite import rewrite
 from aftersend.capture.tokens import LinkError, Purpose, address, split_path
 from aftersend.capture.transfer import LINE_LIMIT
+from aftersend.core.errors import StoreError
 
 BASE = "https://t.example.net"
+UNSUBSCRIBE = Path(__file__).parents[1] / "fixtures" / "foreign" / "unsubscribe"
 LINKS = Links(lambda purpose, key_id: sha256(f"{purpose} {key_id}".encode()).digest())
 
 
@@ -344,14 +346,11 @@ def test_one_click_unsubscribe_is_offered_as_the_standard_wants() -> None:
     assert "sign_after" in codes(result)
 
 
-@pytest.mark.parametrize("name", ["headers_http_only", "headers_mailto_and_https", "headers_simple"])
+@pytest.mark.parametrize("name", ["headers_http_only_invalid", "headers_mailto_and_https", "headers_simple"])
 def test_an_unsubscribe_that_is_there_stays(name: str) -> None:
-    present = {
-        "headers_http_only": "<http://example.com/u>",
-        "headers_mailto_and_https": "<mailto:u@example.com>,\r\n <https://example.com/u>",
-        "headers_simple": "<https://example.com/u>",
-    }[name]
-    message = html("<p>x", f"List-Unsubscribe: {present}")
+    """Also one that no mail program would offer: it is the sender's own."""
+    present = (UNSUBSCRIBE / f"{name}.txt").read_text().rstrip("\n").replace("\n", "\r\n")
+    message = html("<p>x", present)
     assert rewrite(message, plan(bottom=False), sign).message == message
 
 
@@ -415,6 +414,31 @@ def test_a_field_of_ours_that_is_not_known_is_removed_and_told() -> None:
 def test_a_message_can_lower_its_level_and_not_raise_it(most: Level, said: str, level: Level) -> None:
     result = done('<a href="https://example.com">x</a>', f"X-Aftersend-Tracking: {said}", level=most, unsubscribe=False)
     assert {link.level for link in signed(result.message)} == ({level} if level else set())
+
+
+def test_no_more_is_tracked_than_the_recipient_allows() -> None:
+    levels = {"alice@example.org": Level.NONE, "bob@example.org": Level.ANONYMOUS, "": Level.NONE}
+
+    def levels_in(*fields: str, **options: Any) -> list[Level]:
+        asked = plan(level_of=lambda person: levels.get(person, Level.FULL), unsubscribe=False, **options)
+        return [
+            link.level
+            for link in signed(rewrite(html('<a href="https://example.com/">x</a>', *fields), asked, sign).message)
+        ]
+
+    assert levels_in() == [], "neither a link nor a pixel"
+    assert set(levels_in(recipient="bob@example.org")) == {Level.ANONYMOUS}
+    assert set(levels_in("X-Aftersend-Recipient: carol@example.org")) == {Level.FULL}
+    assert set(levels_in("X-Aftersend-Recipient: carol@example.org", level=Level.ANONYMOUS)) == {Level.ANONYMOUS}
+    assert levels_in("X-Aftersend-Recipient: bob@example.org", "X-Aftersend-Tracking: none") == []
+
+
+def test_a_level_that_cannot_be_read_is_no_leave_to_track() -> None:
+    def level_of(person: str) -> Level:
+        raise StoreError
+
+    with pytest.raises(StoreError):
+        rewrite(html("<p>x"), plan(level_of=level_of), sign)
 
 
 def test_without_tracking_only_the_unsubscribe_is_added() -> None:

@@ -28,15 +28,19 @@ class About(NamedTuple):
 
 
 def about(fields: Sequence[Field], plan: Plan) -> About:
-    """The first field of a name holds; a level can be lowered only, and one that cannot be read is `none`."""
+    """The first field of a name holds; a level can be lowered only, and one that cannot be read is `none`.
+
+    Raises StoreError where the recipient's level cannot be told.
+    """
     notes: list[str] = []
     own = _own(fields, notes)
     recipient = own.get(b"recipient") or plan.recipient or _only_recipient(fields)
     if not recipient:
         notes.append("no_recipient")
+    most = min(plan.level, plan.level_of(recipient)) if recipient else plan.level
     link = Link(
         purpose=Purpose.CLICK,
-        level=_level(own.get(b"tracking"), plan.level, notes),
+        level=_level(own.get(b"tracking"), most, notes),
         tenant=plan.tenant,
         domain=plan.domain,
         recipient=recipient,

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from hashlib import blake2b
 
 from msgspec import structs
 
-from aftersend.capture.altcraft_requests import Call, claims_of, fields_of, goal, mobile_event, pushes, sdk_push
+from aftersend.capture.altcraft_callers import Caller, Callers
+from aftersend.capture.altcraft_requests import Call, fields_of, goal, mobile_event, pushes, sdk_push
 from aftersend.capture.exchange import (
     AddressOf,
     Answer,
@@ -33,45 +34,50 @@ from aftersend.capture.exchange import (
     text_of,
 )
 from aftersend.capture.multipart import read_parts
+from aftersend.capture.rates import Rates, network_of
 from aftersend.contracts import Clock, Hits
-from aftersend.core.errors import AccessError, StoreError, UsageError
+from aftersend.core.errors import AccessError, StoreBusyError, StoreError, UsageError
 from aftersend.core.event import Event
+from aftersend.core.web_tokens import TOKEN_LIMIT
 from aftersend.core.xml import escaped
 from aftersend.telemetry import Telemetry
 
 BODY_LIMIT = 262_144
 """Bytes of a request."""
-TOKEN_LIMIT = 24_000
 ARRIVALS_LIMIT = 50_000
 """Facts without a time of their own whose first arrival is remembered, the last ones; about 10 MB. A repeat that comes
 after that, or after a restart, is a second event."""
-SCOPE = "ingest"
+ADDRESS_BURST, ADDRESS_RATE = 1_000.0, 50.0
+"""Requests of apps from one address at once, and a second after that: thousands of phones share a carrier's."""
+TENANT_BURST, TENANT_RATE = 20_000.0, 1_000.0
+"""The same of all apps of a tenant. Servers, whose keys are in nobody's hands, have no rate."""
 
-Check = Callable[[str, str], str]
-"""A token and a scope to the tenant that it may hand events in for. Raises AccessError."""
-
+_ADDRESSES_LIMIT = 20_000
+_TENANTS_LIMIT = 10_000
 _API = "/api/v1.1/"
 _DONE = "Successful operation"
 
 
 class AltcraftApi:
-    """Takes in what clients of Altcraft tell; `check` knows the tokens."""
+    """Takes in what clients of Altcraft tell."""
 
     def __init__(
         self,
         *,
-        check: Check,
+        callers: Callers,
         hits: Hits,
         clock: Clock,
         telemetry: Telemetry,
         address_of: AddressOf = peer_address,
     ) -> None:
-        self._check = check
+        self._callers = callers
         self._hits = hits
         self._clock = clock
         self._count = telemetry.count
         self._address_of = address_of
         self._arrivals: OrderedDict[bytes, int] = OrderedDict()
+        self._addresses = Rates(ADDRESS_BURST, ADDRESS_RATE, _ADDRESSES_LIMIT)
+        self._totals = Rates(TENANT_BURST, TENANT_RATE, _TENANTS_LIMIT)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -113,23 +119,30 @@ class AltcraftApi:
         if path.startswith(_API):
             fields = fields_of(body)
             # A server calls: neither its address nor its program is the person's.
-            call = self._call(headers, bearer or str(fields.get("token", "")))
+            call = self._call(headers, self._callers.server(bearer or str(fields.get("token", ""))))
             return [goal(fields, call)] if path.endswith("register") else pushes(fields, call)
-        call = structs.replace(
-            self._call(headers, bearer),
-            claims=claims_of(bearer),
-            ip=self._address_of(scope),
-            user_agent=text_of(headers, b"user-agent"),
-        )
+        caller, address = self._callers.app(bearer, text_of(headers, b"host")), self._address_of(scope)
+        self._check_rates(caller, address)
+        call = structs.replace(self._call(headers, caller), ip=address, user_agent=text_of(headers, b"user-agent"))
         if path == "/event/post":
             return [mobile_event(read_parts(text_of(headers, b"content-type"), body), query_of(scope), call)]
         return [sdk_push(path.rpartition("/")[2], fields_of(body), call)]
 
-    def _call(self, headers: Headers, token: str) -> Call:
-        if not token:
-            raise AccessError
-        tenant, now = self._check(token, SCOPE), self._clock()
-        return Call(tenant, now, partial(self._first, tenant, now), text_of(headers, b"request-id", 200))
+    def _check_rates(self, caller: Caller, address: str) -> None:
+        """Raises StoreBusyError, which has the SDKs come again."""
+        now = self._clock()
+        if caller.is_app and not (
+            self._addresses.take((caller.tenant, network_of(address)), 1, now)
+            and self._totals.take(caller.tenant, 1, now)
+        ):
+            raise StoreBusyError("too much at once; try again in a moment")
+
+    def _call(self, headers: Headers, caller: Caller) -> Call:
+        tenant, now = caller.tenant, self._clock()
+        first = partial(self._first, tenant, now)
+        return Call(
+            tenant, now, first, text_of(headers, b"request-id", 200), matching=caller.matching, source=caller.source
+        )
 
     def _first(self, tenant: str, now: int, fact: str) -> int:
         name = blake2b(f"{tenant} {fact}".encode("utf-8", "replace"), digest_size=16).digest()
@@ -145,9 +158,9 @@ _PATHS = frozenset(
 
 
 def _bearer(headers: Headers) -> str:
-    """The token of `Authorization: Bearer …`, without the SDKs' mark of a role token."""
+    """The token of `Authorization: Bearer …`; one that is too long for any is cut, and so wrong."""
     kind, _, token = text_of(headers, b"authorization", TOKEN_LIMIT).partition(" ")
-    return token.strip().removeprefix("rtoken@") if kind.lower() == "bearer" else ""
+    return token.strip() if kind.lower() == "bearer" else ""
 
 
 def _said(status: int, text: str) -> dict[str, object]:

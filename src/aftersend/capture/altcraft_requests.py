@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any
@@ -18,8 +17,6 @@ from aftersend.core.timestamps import SUSPECT_BEFORE, parse_epoch, parse_time, t
 from aftersend.core.xml import TooDeepError, TooManyAttributesError, parse_xml, value_of
 
 PIXEL_DATA_LIMIT = 1_024
-CLAIMS_LIMIT = 16_384
-"""Bytes of a token's claims."""
 TEXT_LIMIT = 512
 EXTRA_LIMIT = 65_536
 
@@ -42,8 +39,9 @@ class Call(Struct, frozen=True):
     request_id: str = ""
     ip: str = ""
     user_agent: str = ""
-    claims: Mapping[str, Any] = {}
-    """What the token says about the person."""
+    matching: Mapping[str, Any] = {}
+    """Whom the caller's token names; that is proven, so the body cannot name anybody else."""
+    source: str = "altcraft"
 
 
 def fields_of(body: bytes) -> dict[str, Any]:
@@ -65,21 +63,6 @@ def _fields_of_xml(body: bytes) -> dict[str, Any]:
     except (TooDeepError, TooManyAttributesError) as error:
         raise UsageError(str(type(error).__doc__)) from None
     return value if isinstance(value, dict) else {}
-
-
-def claims_of(token: str) -> dict[str, Any]:
-    """Whom a JWT names: its claim `matching`, an object or a text that holds one. Proves nothing by itself."""
-    parts = token.split(".")
-    if len(parts) != 3 or len(parts[1]) > CLAIMS_LIMIT * 4 // 3:
-        return {}
-    try:
-        claims = msgspec.json.decode(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        matching = claims.get("matching") if isinstance(claims, dict) else None
-        if isinstance(matching, str):
-            matching = msgspec.json.decode(matching)
-    except (ValueError, msgspec.DecodeError, RecursionError):
-        return {}
-    return matching if isinstance(matching, dict) else {}
 
 
 # --- pushes
@@ -112,7 +95,7 @@ def sdk_push(kind: str, fields: dict[str, Any], call: Call) -> Event:
     extra = {name: value for name, value in fields.items() if name not in ("smid", "time")}
     if own != smid:
         extra["smid"] = smid
-    taken = _person(call.claims)
+    taken = _person(call.matching)
     told = _Told(own, _epoch(fields.get("time")), call.request_id or own, taken, extra)
     return _event(*PUSH_WORDS[kind], told, call)
 
@@ -152,11 +135,11 @@ def mobile_event(parts: Mapping[str, bytes], query: Mapping[str, str], call: Cal
     if not _text(fields.get("wn")):
         raise UsageError("there is no wn, the event's name")
     matching, subscription = fields.get("ma"), fields.get("sn")
-    taken = _person(call.claims)
-    taken |= _known(_person(subscription if isinstance(subscription, dict) else {}))
-    taken |= _known(_person(matching if isinstance(matching, dict) else {}))
-    taken |= {"url_name": _text(fields.pop("wn"))}
-    taken |= _known({"device_id": _text(fields.pop("aci", None))})
+    told_person = _known(_person(subscription if isinstance(subscription, dict) else {}))
+    told_person |= _known(_person(matching if isinstance(matching, dict) else {}))
+    device = _known({"device_id": _text(fields.pop("aci", None))})
+    taken: dict[str, str | None] = {**(_known(_person(call.matching)) or told_person), **device}
+    taken["url_name"] = _text(fields.pop("wn"))
     digest = sha256(_encode(sorted((name, value.hex()) for name, value in parts.items()))).hexdigest()
     time, smid = _epoch(fields.pop("t", None)), _text(fields.pop("mi", None))
     zone = _whole(fields.pop("tz", None))
@@ -206,7 +189,7 @@ def _event(word: str, type_: str, told: _Told, call: Call) -> Event:
         id=event_id(receipt, "aftersend", word, time, told.key),
         type=type_,
         time=time,
-        source=Source("altcraft", "aftersend", word, told.key[:TEXT_LIMIT]),
+        source=Source(call.source, "aftersend", word, told.key[:TEXT_LIMIT]),
         tenant=call.tenant,
         received_at=call.received_at,
         channel=type_.partition(".")[0],

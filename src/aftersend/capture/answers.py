@@ -16,18 +16,20 @@ from aftersend.capture.wording import WORDING, language_of
 
 _STYLE = """
 :root{color-scheme:light dark}
-body{font:1.125rem/1.5 system-ui,sans-serif;margin:0;color:#1b1b1b;background:#fff}
+body{font:1.125rem/1.5 system-ui,sans-serif;margin:0;color:#1b1b1b;background:#fff;overflow-wrap:anywhere}
 main{max-width:34rem;margin:0 auto;padding:2rem 1rem}
 h1{font-size:1.6rem;line-height:1.25}
-fieldset{border:1px solid #767676;border-radius:.4rem;margin:0 0 1.25rem;padding:.75rem 1rem}
-legend{font-weight:600;padding:0 .25rem}
+bdi{display:inline-block;max-width:100%}
+fieldset{border:0;margin:0 0 1.5rem;padding:0;min-width:0}
+legend{font-weight:600;padding:0 0 .35rem}
+fieldset p{margin:0 0 .35rem}
 label{display:flex;align-items:baseline;padding:.35rem 0}
 input{flex:none;width:1.15rem;height:1.15rem;margin:0 .5rem 0 0;position:relative;top:.15rem}
-button{font:inherit;font-weight:600;min-height:2.75rem;padding:.5rem 1.5rem;border:0;border-radius:.4rem;color:#fff;\
-background:#0b57a4}
+button{font:inherit;font-weight:600;min-height:2.75rem;padding:.5rem 1.5rem;border:1px solid transparent;\
+border-radius:.4rem;color:#fff;background:#0b57a4}
 :focus-visible{outline:3px solid #0b57a4;outline-offset:3px}
 @media(prefers-color-scheme:dark){body{color:#f2f2f2;background:#1b1b1b}button{color:#101010;background:#8ec5ff}\
-:focus-visible{outline-color:#8ec5ff}fieldset{border-color:#8c8c8c}}
+:focus-visible{outline-color:#8ec5ff}}
 """
 _STYLE_HASH = b64encode(sha256(_STYLE.encode()).digest())
 
@@ -44,6 +46,9 @@ _ON_PAGES = [
     (b"x-robots-tag", b"noindex"),
     (b"vary", b"accept-language"),
 ]
+_HERE = "\0"
+"""Where the person goes in a text that is still to be split."""
+
 _NO_BODY = [*_PRIVATE, (b"content-length", b"0")]
 _PIXEL_START = {
     "type": "http.response.start",
@@ -114,8 +119,10 @@ class Page:
     def lead(self, name: str, person: str) -> str:
         """The paragraph above a form, with the person where one is known."""
         masked = masked_person(person)
-        text = self.say(f"{name}.person", person=masked) if masked else self.say(f"{name}.text")
-        return f"<p>{text}</p>"
+        if not masked:
+            return f"<p>{self.say(f'{name}.text')}</p>"
+        before, after = self.say(f"{name}.person", person=_HERE).split(_HERE)
+        return f"<p>{before}<bdi>{escape(masked)}</bdi>{after}</p>"
 
 
 async def send_page(send: Send, html: str, status: int = 200, *, head: bool = False, later: int = 0) -> None:

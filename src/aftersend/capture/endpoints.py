@@ -340,10 +340,11 @@ class Preferences(Endpoint):
             if list_id in choices.lists:
                 extra: dict[str, Any] = {"method": "preferences", "scope": "list"}
                 kept &= await self.record("unsubscribe", "email.unsubscribed", meaning, visit, extra, list_id=list_id)
+        of_no_list = structs.replace(meaning, list_id="")
         for channel in dict.fromkeys(form.get("channel", ())):
             if channel in choices.channels:
                 extra = {"method": "preferences", "scope": "channel"}
-                kept &= await self.record("unsubscribe", f"{channel}.unsubscribed", meaning, visit, extra)
+                kept &= await self.record("unsubscribe", f"{channel}.unsubscribed", of_no_list, visit, extra)
         return kept
 
     async def _set_level(self, form: Form, before: Level, meaning: Meaning, visit: Visit) -> bool:

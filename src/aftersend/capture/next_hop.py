@@ -8,7 +8,6 @@ is passed back; what it says about us (no TLS, wrong password, no such command) 
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,8 @@ from aiosmtplib import SMTP, SMTPException, SMTPServerDisconnected
 from aftersend.capture.envelope import Envelope, Reply
 from aftersend.core.errors import ConfigurationError, EgressError
 from aftersend.core.relay import RelaySettings
-from aftersend.egress import CONNECT_LIMIT, Egress
+from aftersend.egress import Egress
+from aftersend.egress.connecting import dial
 
 IDLE_SECONDS = 20.0
 """How long an unused connection is kept."""
@@ -173,7 +173,7 @@ class NextHop:
         settings, target = self._settings, self._target
         client = SMTP(
             hostname=target.host,
-            sock=await self._socket(),
+            sock=await dial(await self._egress.resolve(target.host, target.port), target.port),
             local_hostname=settings.hostname or settings.domain or None,
             use_tls=target.scheme == "smtps",
             start_tls=target.scheme == "smtp" and settings.next_hop_tls != "none",
@@ -191,26 +191,6 @@ class NextHop:
             raise
         self.offers = {name.upper(): text for name, text in client.esmtp_extensions.items()}
         return _Line(client)
-
-    async def _socket(self) -> socket.socket:
-        """A connection to a judged address."""
-        loop = asyncio.get_running_loop()
-        fault: OSError = ConnectionError(f"{self._target.host} has no address")
-        for address in await self._egress.resolve(self._target.host, self._target.port):
-            sock = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6)
-            try:
-                sock.setblocking(False)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                async with asyncio.timeout(CONNECT_LIMIT):
-                    await loop.sock_connect(sock, (str(address), self._target.port))
-                return sock
-            except OSError as error:
-                sock.close()
-                fault = error
-            except BaseException:
-                sock.close()
-                raise
-        raise fault
 
 
 class _StaleError(Exception):

@@ -45,6 +45,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     """Hosts of tracking addresses, in lower case: links to them are left alone."""
     level: Level = Level.FULL
     """The most that may be tracked; the message can lower it, not raise it."""
+    level_of: Callable[[str], Level] = lambda person: Level.FULL
+    """The most that the recipient lets be tracked. Raises StoreError."""
     clicks: bool = True
     text: bool = False
     """Links of the text part too."""

@@ -31,6 +31,8 @@ class Way(NamedTuple):
     own_hosts: frozenset[str]
     """Every tracking domain of the instance, in lower case."""
     sign: Sign
+    level_of: Callable[[str], Level] = lambda person: Level.FULL
+    """How much a person lets be tracked. Raises StoreError."""
 
 
 Ways = Callable[[str, str], Way]
@@ -85,7 +87,7 @@ def domain_for(domains: Iterable[Domain], tenant: str, name: str = "") -> Domain
 
 def plan_of(way: Way, **options: Any) -> Plan:
     """The plan of a way; options are fields of Plan."""
-    return Plan(tenant=way.tenant, domain=way.domain, own_hosts=way.own_hosts, **options)
+    return Plan(tenant=way.tenant, domain=way.domain, own_hosts=way.own_hosts, level_of=way.level_of, **options)
 
 
 def options_of(settings: RelaySettings) -> dict[str, Any]:

@@ -107,6 +107,10 @@ class Addresses:
         tenant = self._tenants.get(link.tenant)
         if tenant is None:
             raise LinkError("unknown_key")
+        domain = self._domains.get(host)
+        if domain is not None and domain.tenant != tenant:
+            # Else a tenant could have another's name lead wherever it likes.
+            raise LinkError("forged")
         return Meaning(
             tenant,
             _LEVELS[link.level],

@@ -47,6 +47,9 @@ COMMANDS: dict[str, dict[str, Command]] = {
         ),
         "ingest": Command("ingestion:ingest", "Take files into the log; safe to repeat."),
         "rewrite": Command("rewriting:rewrite", "Links, pixel and one-click unsubscribe into a message."),
+        "links": Command(
+            "links:links", "Make a tracked address for a message that is not rewritten, as a text message."
+        ),
         "tail": Command("events:tail", "Show the newest events, and those that come."),
         "reclassify": Command("verdicts:reclassify", "Judge hits anew, after a change of the rules."),
         "quarantine": Command("records:quarantine", "What could not be read, kept with the reason."),
@@ -57,6 +60,8 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "tenants": Command("records:tenants", "Customers of this instance; nothing is shared between two."),
         "domains": Command("records:domains", "Hosts that serve only tracking links."),
         "sites": Command("records:sites", "Web sites whose pages tell what happens on them (aftersend.js)."),
+        "stops": Command("people:stops", "Links that lead nowhere any more."),
+        "people": Command("people:people", "How much each person lets us keep of what they do."),
         "keys": Command("records:keys", "Credentials for the API."),
     },
     "Words and forms": {

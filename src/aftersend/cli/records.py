@@ -77,6 +77,13 @@ def add_source(
     signing_secret: Annotated[
         str, Parameter(show_default=False, help="Standard Webhooks secret (whsec_…) that bodies are signed with.")
     ] = "",
+    app_key: Annotated[
+        str,
+        Parameter(
+            show_default=False,
+            help="What tokens (JWT) of its apps are signed with: a secret, or @FILE with it or a PEM.",
+        ),
+    ] = "",
     option: Annotated[
         tuple[str, ...], Parameter(show_default=False, help="NAME=VALUE: an option of the dialect.")
     ] = (),
@@ -88,6 +95,7 @@ def add_source(
         raise UsageError("--open asks for no secret, --secret for one; take one of them")
     fields: dict[str, Any] = {"name": name, "dialect": dialect, "secret": secret or not open_}
     optional = {"origin": origin, "secret_header": secret_header, "signing_secret": signing_secret}
+    optional |= read_values({"app_key": app_key}, "--app-key")
     fields |= {key: value for key, value in optional.items() if value}
     if option:
         fields["options"] = split_pairs(option, "--option")
@@ -258,7 +266,8 @@ def add_key(
     *,
     name: Annotated[str, Parameter(show_default=False, help="What it is for, in your words.")] = "",
     scope: Annotated[
-        tuple[str, ...], Parameter(consume_multiple=True, help="ingest, read, deliver or admin; several may be named.")
+        tuple[str, ...],
+        Parameter(consume_multiple=True, help="app, ingest, read, deliver or admin; several may be named."),
     ] = ("ingest",),
     source: Annotated[
         str, Parameter(show_default=False, help="The source that events handed in with it come from.")

@@ -13,8 +13,11 @@ from aftersend.core.secret import Secret
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
 """Lower-case letters, digits, `-`, `_` and `.`; at most 63."""
 
-SCOPES = ("ingest", "read", "deliver", "admin")
-"""What a key may do: hand events in, read, manage subscriptions, everything."""
+SCOPES = ("app", "ingest", "read", "deliver", "admin")
+"""What a key may do: tell what an app's user did, hand events in, read, manage subscriptions, everything."""
+
+APP_KEYS_LIMIT = 8
+"""Keys of apps' tokens that a tenant can have: a token is tried on all of them."""
 
 RETRY_SECONDS = (5, 30, 120, 300, 900, 1800, 3600, 7200, 14400, 28800, 43200)
 """Default waits between tries; the last one repeats until the subscription is disabled."""
@@ -62,6 +65,8 @@ class SourceRecord(Struct, frozen=True, kw_only=True):
     """Name of the header that carries the secret; empty: `X-API-Key` or `Authorization`."""
     signing_secret: Secret | None = None
     """Standard Webhooks secret (`whsec_…`) that bodies must be signed with."""
+    app_key: Secret | None = None
+    """What tokens (JWT) of its apps are signed with: a secret, or a public key in PEM (`core.web_tokens`)."""
     options: dict[str, Any] = {}
     """Options of the dialect."""
     quarantine_limit: int = 10_000

@@ -16,7 +16,18 @@ from aftersend.core.consent import LEVELS
 from aftersend.core.errors import ConflictError, NotFoundError, UsageError
 from aftersend.core.event import DEFAULT_TENANT
 from aftersend.core.origins import read_origin
-from aftersend.core.registry import Domain, Key, Registered, Site, SourceRecord, Stop, Subscription, Tenant
+from aftersend.core.registry import (
+    APP_KEYS_LIMIT,
+    Domain,
+    Key,
+    Registered,
+    Site,
+    SourceRecord,
+    Stop,
+    Subscription,
+    Tenant,
+)
+from aftersend.core.web_tokens import read_key
 from aftersend.web.services import (
     Guard,
     Services,
@@ -35,6 +46,7 @@ _KINDS: dict[type[Any], str] = {Tenant: "tenant", SourceRecord: "source", Domain
 _SITE_KEY_BYTES = 8
 _SITE_FIELDS = frozenset({"tenant", "name", "origins", "enabled"})
 _KEY_FIELDS = frozenset({"tenant", "name", "scopes", "source"})
+_PERSON_LIMIT = 512
 
 
 class Records:
@@ -153,8 +165,10 @@ class Records:
         dialect, _ = self._on.find_dialect(source.dialect)
         _check_options(dialect, source.options)
         await self._require_known(source.tenant, key)
+        await self._check_app_key(source)
         await self._keep_new(source)
         await self._on.doors.load()
+        await self._on.changed()
         path = f"/in/{source.name}" + (f"/{secret}" if secret else "")
         return reply({**_without_digest(source), "secret": secret, "path": path}, 201)
 
@@ -162,7 +176,17 @@ class Records:
         """Close a source; its events stay."""
         await self._on.registry.remove(await self._find(SourceRecord, request, key))
         await self._on.doors.load()
+        await self._on.changed()
         return Response(status_code=204)
+
+    async def _check_app_key(self, source: SourceRecord) -> None:
+        """Raises UsageError for a key that cannot be used, or is one too many for its tenant."""
+        if source.app_key is None:
+            return
+        read_key(source.name, source.app_key.reveal())
+        others = await self._on.registry.list(SourceRecord, source.tenant)
+        if sum(other.app_key is not None for other in others) >= APP_KEYS_LIMIT:
+            raise ConflictError(f"the tenant {source.tenant} has {APP_KEYS_LIMIT} sources with an app_key; remove one")
 
     # --- domains
 
@@ -176,10 +200,7 @@ class Records:
         fields |= {"number": await self._next_number(Domain), "created_at": self._on.clock(), "removed_at": 0}
         asked = to_record(fields, Domain)
         self._on.check_domain(asked)
-        name = asked.name.strip().lower().rstrip(".")
-        if not name or len(name) > 253 or any(mark in name for mark in "/:@ \t\n"):
-            raise UsageError(f"{asked.name!r} is not a host name")
-        domain = structs.replace(asked, name=name)
+        domain = structs.replace(asked, name=_host_of(asked.name))
         await self._require_known(domain.tenant, key)
         await self._keep_new(domain)
         await self._on.changed()
@@ -228,14 +249,15 @@ class Records:
     async def add_stop(self, request: Request, key: Key) -> Response:
         """Stop links: `{"name": "campaign/spring"}`, `message/…` or `domain/…`."""
         fields = {"name": (await read_fields(request)).get("name"), "tenant": tenant_of(request, key)}
-        stop = to_record({**fields, "created_at": self._on.clock()}, Stop)
+        asked = to_record({**fields, "created_at": self._on.clock()}, Stop)
+        stop = structs.replace(asked, name=_stop_name(asked.name))
         await self._on.registry.put(stop)
         await self._on.changed()
         return reply(stop, 201)
 
     async def remove_stop(self, request: Request, key: Key) -> Response:
         """Let links lead on again."""
-        stop = Stop(name=request.path_params["name"], tenant=tenant_of(request, key))
+        stop = Stop(name=_stop_name(request.path_params["name"]), tenant=tenant_of(request, key))
         if not await self._on.registry.remove(stop):
             raise NotFoundError(f"nothing of the name {stop.name!r} is stopped")
         await self._on.changed()
@@ -254,7 +276,7 @@ class Records:
         """Change how much a person lets us keep: `{"person": "alice@example.org", "level": "anonymous"}`."""
         fields = await read_fields(request)
         person, level = fields.get("person"), LEVELS.get(str(fields.get("level")))
-        if not isinstance(person, str) or not person.strip() or level is None:
+        if not isinstance(person, str) or not 0 < len(person.strip()) <= _PERSON_LIMIT or level is None:
             raise UsageError(f"say who, and how much: person, and level ({', '.join(LEVELS)})")
         await self._on.set_level(tenant_of(request, key), person, level)
         return reply({"person": person, "level": level.name.lower()})
@@ -281,6 +303,20 @@ class Records:
         id_ = request.path_params["name"]
         require_tenant(key, self._on.access.find(id_).tenant)
         return reply(_without_digest(await self._on.access.revoke(id_)))
+
+
+def _host_of(text: str) -> str:
+    """A host as requests and links name it: in ASCII and lower case. Raises UsageError."""
+    name = text.strip().lower().rstrip(".")
+    if not name or len(name) > 253 or not name.isascii() or any(mark in name for mark in "/:@ \t\n"):
+        raise UsageError(f"{text!r} is not a host name; write it in ASCII (xn--…), as shop.example")
+    return name
+
+
+def _stop_name(name: str) -> str:
+    """What is stopped; hosts are compared in lower case."""
+    kind, _, what = name.partition("/")
+    return f"domain/{_host_of(what)}" if kind == "domain" else name
 
 
 def _check_options(dialect: Any, options: dict[str, Any]) -> None:
