@@ -483,7 +483,7 @@ class Transport(Protocol):
     schemes: ClassVar[tuple[str, ...]]
     """What its URLs begin with."""
     brokered: ClassVar[bool]
-    """Whether a library connects for itself: only an instance's admin may use it, to hosts in `egress.brokers`."""
+    """Whether a library connects for itself: only an instance's admin may use it, to hosts in `egress_brokers`."""
 
     @property
     def carries(self) -> Literal["parcels", "pieces", "volumes", "nothing"]:

@@ -97,6 +97,11 @@ def _transports() -> Iterator[str]:
     yield "`NAME=@FILE`, which keeps it out of the list of processes) to `aftersend subscriptions add`, and under"
     yield "`settings` to `POST /v1/subscriptions`. Secret ones are masked wherever they are shown, and sealed in the"
     yield "store. The connection is tried before a subscription is saved; `--no-probe` saves it all the same."
+    yield ""
+    yield "`url`, `timeout`, `headers`, `signing_secrets` and `acknowledgement` are no settings but fields of the"
+    yield "subscription: `--url`, `--timeout`, `--header NAME=VALUE`, `--secret`, `--acknowledge-status` and"
+    yield "`--acknowledge-body`. `aftersend subscriptions set NAME --setting OPTION=` takes a setting away, so that the"
+    yield "default holds again; in the API `null` does. A change of `transport` begins with new settings."
     for name in transport_names():
         plugin = find_transport(name)
         yield from ("", f"## {name}", "", (plugin.__doc__ or "").strip().split("\n")[0])

@@ -12,7 +12,7 @@ from aftersend.config import Config
 from aftersend.contracts import Clock, Cursors, Leases, Log, Transport
 from aftersend.core.errors import UsageError
 from aftersend.core.registry import Subscription
-from aftersend.dialects import pure360
+from aftersend.dialects import messagegears, pure360
 from aftersend.dialects.messagegears.rest import Rest
 from aftersend.pipeline.selection import Selection
 from aftersend.pipeline.words import Words
@@ -78,6 +78,12 @@ class Pulled:
             if dialect_of(subscription)[0].name != pure360.Dialect.name:
                 raise UsageError("clients of soap_pull understand pure360 alone; set dialect to pure360")
             self._logins.check(subscription, transport)
+        if isinstance(transport, MessageGearsRest):
+            if dialect_of(subscription)[0].name != messagegears.Dialect.name:
+                raise UsageError(
+                    "clients of messagegears_rest understand messagegears alone; set dialect to messagegears"
+                )
+            self._messagegears.check(subscription, transport)
 
     # --- as Deliveries knows it
 
@@ -103,6 +109,9 @@ class Pulled:
 
     def standing(self, subscription: Subscription) -> dict[str, Any]:
         """How its clients do; nothing for others."""
+        if subscription.transport == MessageGearsRest.name:
+            # It is asked for days, and has no place in the log that could be behind.
+            return {"behind": 0}
         return self._words.standing(subscription)
 
     def holding(self, own: Mapping[str, int]) -> dict[str, int]:

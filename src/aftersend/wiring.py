@@ -61,9 +61,9 @@ from aftersend.web.access import Access
 from aftersend.web.api import build_api
 from aftersend.web.app import App, Entry
 from aftersend.web.doors import Doors
-from aftersend.web.patience import Patience
 from aftersend.web.pull import Pulling
 from aftersend.web.services import Services
+from aftersend.web.waits import Waits
 
 SOCKET = "aftersend.sock"
 """The socket in the data folder that commands reach a running instance by."""
@@ -171,7 +171,7 @@ class Instance:
         self._rules = rules
         native = frozenset(name for name, dialect in dialects().items() if dialect.native_firsts)
         self.follower = FirstsFollower(store, firsts, native)
-        self.patience = Patience()
+        self.waits = Waits()
         self._tasks: list[asyncio.Task[None]] = []
         self._is_settling = False
 
@@ -184,7 +184,6 @@ class Instance:
                 "clock": self.clock,
                 "client": self.client,
                 "subscription": subscription.name,
-                "folder": self._data,
                 "folders": tuple(Path(folder) for folder in self.config.folders),
                 "rotation": subscription.file,
             },
@@ -327,7 +326,7 @@ class Instance:
                 services,
                 self.capture.rewrite,
                 self.capture.make_links,
-                Pulling(services, self.deliveries.pulls, self.patience, dialect_of),
+                Pulling(services, self.deliveries.pulls, self.waits, dialect_of),
             ),
             self.capture.domains,
             local=local,
@@ -552,7 +551,7 @@ async def serve(data: Path, config: Config, *, ready: Callable[[str], None], wit
             apps = [instance.app(doors_only=bool(config.admin_listen)), instance.app(local=True), instance.app()]
             servers = [_server(app, config) for app, _ in zip(apps, sockets, strict=False)]
             try:
-                await _serve_all(servers, sockets, lambda: ready(_ready_line(public, data)), instance.patience)
+                await _serve_all(servers, sockets, lambda: ready(_ready_line(public, data)), instance.waits)
             finally:
                 # Only who holds the folder may: it may be another process's socket.
                 (data / SOCKET).unlink(missing_ok=True)
@@ -568,10 +567,10 @@ def _ready_line(sock: socket.socket, data: Path) -> str:
 
 
 async def _serve_all(
-    servers: list[_Server], sockets: list[socket.socket], ready: Callable[[], None], patience: Patience
+    servers: list[_Server], sockets: list[socket.socket], ready: Callable[[], None], waits: Waits
 ) -> None:
     def stop() -> None:
-        patience.end()
+        waits.end()
         for server in servers:
             server.should_exit = True
 

@@ -75,7 +75,7 @@ async def test_what_cannot_be_a_file_is_refused_in_one_line(prepared: tuple[Serv
         ({"dialect": "pure360/http"}, "set dialect to canonical"),
         ({"file": {"zone": "Mars/Phobos"}}, "no time zone 'Mars/Phobos'"),
         ({"file": {"name": "../{stamp}"}}, "may have letters"),
-        ({"file": {"every": "year"}}, "$.file.every"),
+        ({"file": {"every": "year"}}, "file.every: Invalid"),
     ):
         status, body, _ = await server.request(
             "POST", "/v1/subscriptions", msgspec.json.encode(subscription(folder, **fields))
@@ -135,3 +135,24 @@ async def test_a_replay_in_files_that_nobody_takes_ends_as_failed(prepared: tupl
     assert (replays[0]["state"], replays[0]["done"]) == ("failed", 0)  # type: ignore[index]
     assert str(folder) in replays[0]["detail"]  # type: ignore[index]
     assert list((server.data / "outbox").glob("rpl_*")) == []
+
+
+async def until_outbox_holds(server: Server, *names: str) -> None:
+    async with asyncio.timeout(20):
+        while {path.name for path in (server.data / "outbox").glob("sub_*/*")} != set(names):
+            await asyncio.sleep(0.05)
+
+
+async def test_files_that_wait_are_gone_when_their_events_are_told_in_another_way(
+    prepared: tuple[Server, Path],
+) -> None:
+    server, folder = prepared
+    file = {"every": "week", "max_events": 1}
+    await server.json("POST", "/v1/subscriptions", subscription(folder, file=file, retry=[60]), 201)
+    folder.rmdir()
+    await server.json("POST", "/v1/events", msgspec.Raw(rows(0, 1)))
+    await until_outbox_holds(server, "1-1.file", "plan.json")
+    await server.json("PATCH", "/v1/subscriptions/warehouse", {"transport": "rest_pull"})
+    await until_outbox_holds(server, "names.json")
+    _, body, _ = await server.request("GET", "/v1/subscriptions/warehouse/batch?wait=10")
+    assert msgspec.json.decode(body)["source"]["id"] == "e0"

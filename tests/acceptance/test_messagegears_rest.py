@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 from urllib.parse import urlencode
 
+import msgspec
 import pytest
 from tests.acceptance.conftest import Server
 
@@ -74,3 +75,33 @@ async def test_events_of_other_sources_are_counted_and_told_as_activity(server: 
     (told,) = Dialect().decode(Receipt(body, 1_790_000_000_000_000_000))
     assert isinstance(told, Event)
     assert (told.type, told.recipient, told.url) == ("email.clicked", "ann@example.com", "https://a/")
+
+
+async def test_a_key_that_was_read_from_a_file_may_have_a_line_break_at_its_end(server: Server) -> None:
+    await subscribe(server)
+    day = {"ActivityType": "OPENS", "ActivityDate": "2010-09-14"}
+    _, body, _ = await fetch(server, **day, ApiKey=f"{KEY}\r\n")
+    assert b"<Result>REQUEST_SUCCESSFUL</Result>" in body
+
+
+async def test_no_two_subscriptions_have_one_account_and_key(server: Server) -> None:
+    await subscribe(server)
+    await subscribe(server, name="other", settings={"account_id": "23295228", "api_key": "a-key-of-the-other-one"})
+    for fields, said in (
+        ({"name": "third"}, "another subscription has this account and key"),
+        ({"name": "third", "dialect": "canonical"}, "set dialect to messagegears"),
+    ):
+        record = {"transport": "messagegears_rest", "dialect": "messagegears"}
+        settings = {"settings": {"account_id": "23295228", "api_key": KEY}}
+        status, answer, _ = await server.request(
+            "POST", "/v1/subscriptions", msgspec.json.encode(record | settings | fields)
+        )
+        assert (status, said in answer.decode()) == (400, True), answer
+
+
+async def test_an_account_is_never_behind(server: Server) -> None:
+    await subscribe(server)
+    await server.json("POST", "/v1/events", [{"type": "email.opened", "recipient": "ann@example.org"}])
+    shown = await server.json("GET", "/v1/subscriptions/shop")
+    assert isinstance(shown, dict)
+    assert shown["standing"]["behind"] == 0

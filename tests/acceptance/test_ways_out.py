@@ -1,5 +1,6 @@
 """Subscriptions whose events leave by other ways than POST requests: one form for all of them."""
 
+import asyncio
 import socket
 from pathlib import Path
 
@@ -99,7 +100,7 @@ async def test_ways_that_connect_by_themselves_need_an_admin_key_and_a_listed_ho
     )
     status, answer, _ = await server.request("POST", "/v1/subscriptions", fields)
     assert status == 400
-    assert "add it to egress.brokers" in msgspec.json.decode(answer)["detail"]
+    assert "add it to the setting egress_brokers" in msgspec.json.decode(answer)["detail"]
 
 
 async def test_how_files_are_cut_is_said_and_changed_part_by_part(server: Server) -> None:
@@ -113,3 +114,70 @@ async def test_how_files_are_cut_is_said_and_changed_part_by_part(server: Server
     assert shown["file"] == made["file"] | {"max_events": 1000, "compression": "gzip"}
     for wrong in ("evry=day", "every=fortnight", "max_events=many", "zone=Mars/Phobos"):
         await run("subscriptions", "set", "files", "--file", wrong, *data, status=2)
+
+
+async def answered(server: Server, method: str, path: str, fields: object, status: int = 400) -> str:
+    """What is said against a request."""
+    found, answer, _ = await server.request(method, path, msgspec.json.encode(fields))
+    assert found == status, answer
+    detail = msgspec.json.decode(answer)["detail"]
+    assert isinstance(detail, str)
+    return detail
+
+
+async def test_a_way_without_an_address_takes_none(server: Server) -> None:
+    fields = {"name": "crm", "transport": "rest_pull", "url": "https://crm.example/hook"}
+    assert "rest_pull takes none" in await answered(server, "POST", "/v1/subscriptions", fields)
+
+
+async def test_who_comes_for_events_instead_is_not_shown_with_the_old_address(server: Server) -> None:
+    url = f"http://127.0.0.1:{a_port_where_nobody_is()}/"
+    await server.json("POST", "/v1/subscriptions", {"name": "crm", "url": url}, 201)
+    changed = await server.json("PATCH", "/v1/subscriptions/crm", {"transport": "rest_pull"})
+    assert isinstance(changed, dict)
+    assert (changed["transport"], changed["url"]) == ("rest_pull", "")
+    assert "rest_pull takes none" in await answered(server, "PATCH", "/v1/subscriptions/crm", {"url": url})
+
+
+async def test_a_change_to_signed_requests_makes_a_secret_and_shows_it_once(server: Server) -> None:
+    await server.json("POST", "/v1/subscriptions", {"name": "crm", "transport": "rest_pull"}, 201)
+    url = f"http://127.0.0.1:{a_port_where_nobody_is()}/"
+    changed = await server.json("PATCH", "/v1/subscriptions/crm", {"transport": "http", "url": url, "timeout": 3})
+    assert isinstance(changed, dict)
+    assert changed["signing_secrets"][0].startswith("whsec_")
+    again = await server.json("PATCH", "/v1/subscriptions/crm", {"timeout": 4})
+    assert isinstance(again, dict)
+    assert again["signing_secrets"] == ["********"]
+
+
+async def test_what_is_wrong_with_a_field_is_told_by_its_name(server: Server) -> None:
+    for fields, said in (
+        ({"name": "Crm"}, "name: lower-case letters, digits"),
+        ({"timeout": 301}, "timeout: Expected `float` <= 300.0"),
+        ({"batch": {"max_events": 0}}, "batch.max_events: Expected `int` >= 1"),
+        ({"types": []}, "types: name at least one"),
+    ):
+        usual = {"name": "crm", "transport": "rest_pull"}
+        assert (await answered(server, "POST", "/v1/subscriptions", {**usual, **fields})).startswith(said)
+
+
+async def test_an_empty_setting_on_the_command_line_takes_it_away(server: Server) -> None:
+    here = ("--data", str(server.data))
+    await run("subscriptions", "add", "crm", "--transport", "rest_pull", "--setting", "lease=120", *here)
+    await run("subscriptions", "set", "crm", "--setting", "lease=", *here)
+    shown = await server.json("GET", "/v1/subscriptions/crm")
+    assert isinstance(shown, dict)
+    assert shown["settings"] == {}
+
+
+async def test_a_subscription_that_wants_nothing_of_what_arrives_is_not_behind(server: Server, inlets: Inlets) -> None:
+    inlet = await inlets()
+    await server.json("POST", "/v1/subscriptions", {"name": "rare", "url": inlet.url, "types": ["sms.*"]}, 201)
+    await server.json("POST", "/v1/events", [{"type": "email.opened", "recipient": "ann@example.org"}] * 1)
+    async with asyncio.timeout(10):
+        while True:
+            shown = await server.json("GET", "/v1/subscriptions/rare")
+            assert isinstance(shown, dict)
+            if shown["standing"]["position"] and not shown["standing"]["behind"]:
+                break
+            await asyncio.sleep(0.02)

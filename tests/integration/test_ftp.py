@@ -135,7 +135,7 @@ async def test_a_connection_is_kept_for_many_files_and_let_go_when_idle(
             assert outcome.verdict is Verdict.TAKEN, outcome
         assert commands(server).count("USER anonymous") == 1
         await asyncio.sleep(0.4)
-        assert transport._session is None
+        assert transport._kept._connection is None
         assert (await transport.put(volume(tmp_path, "a.json", b"[]"))).verdict is Verdict.TAKEN
         assert commands(server).count("USER anonymous") == 2
 
@@ -321,7 +321,7 @@ async def test_a_server_that_cannot_go_on_gets_the_file_anew(
 ) -> None:
     monkeypatch.setattr(ftp, "OVERLAP", 1)
     whole = volume(tmp_path, "a.json", b"0123456789")
-    part = ftp._part_name(whole)
+    part = whole.hidden_name
     async with OddServer(answers, files={part: bytearray(b"01234")}).running() as server:
         assert (await depot(server.port).put(whole)).verdict is Verdict.TAKEN
         assert server.files == {"a.json": b"0123456789"}
@@ -341,14 +341,14 @@ async def test_a_restart_that_is_refused_at_the_upload_gets_the_file_anew(
                 return b"451 Restart not permitted\r\n"
             return await super()._do_stor(name)
 
-    async with Proud(files={ftp._part_name(whole): bytearray(b"01234")}).running() as server:
+    async with Proud(files={whole.hidden_name: bytearray(b"01234")}).running() as server:
         assert (await depot(server.port).put(whole)).verdict is Verdict.TAKEN
         assert server.files == {"a.json": b"0123456789"}
 
 
 async def test_a_half_file_that_is_too_long_is_not_gone_on_with(tmp_path: Path) -> None:
     whole = volume(tmp_path, "a.json", b"0123456789")
-    async with OddServer(files={ftp._part_name(whole): bytearray(b"x" * 11)}).running() as server:
+    async with OddServer(files={whole.hidden_name: bytearray(b"x" * 11)}).running() as server:
         assert (await depot(server.port).put(whole)).verdict is Verdict.TAKEN
         assert server.files == {"a.json": b"0123456789"}
 

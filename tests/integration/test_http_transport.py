@@ -486,7 +486,7 @@ async def test_no_more_file_handles_is_our_own_fault(client: HttpClient) -> None
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert (outcome.verdict, outcome.ours) == (Verdict.FAILED, True), outcome
-        assert "Too many open files" in outcome.detail
+        assert "too many open files" in outcome.detail
         assert (await transport.send(PARCEL)).verdict is Verdict.TAKEN
 
 

@@ -72,3 +72,17 @@ async def test_an_active_subscription_that_was_overtaken_has_the_state_gap(tmp_p
         (record,) = await made.store.list(Subscription)
         assert record.state == "gap"
         assert "dropped by the log's size limit" in record.reason
+
+
+async def test_one_that_was_overtaken_once_holds_what_it_needs_and_is_told_of_the_next_time(tmp_path: Path) -> None:
+    async with instance(tmp_path / "a", retention_days=0.000001, egress_allow=("127.0.0.0/8",)) as made:
+        await subscribe(made, "gap")
+        await fill(made)
+        await made.retain()
+        assert made.store.tail() == 0
+    async with instance(tmp_path / "b", max_log_bytes=500_000, egress_allow=("127.0.0.0/8",)) as made:
+        await subscribe(made, "gap")
+        await fill(made)
+        await made.retain()
+        (record,) = await made.store.list(Subscription)
+        assert "dropped by the log's size limit" in record.reason

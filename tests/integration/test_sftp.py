@@ -163,7 +163,7 @@ async def test_one_connection_serves_many_files_and_is_let_go_when_idle(
             assert (await transport.put(volume(tmp_path, f"{number}.json", b"[]"))).verdict is Verdict.TAKEN
         assert wire.connections == 1
         await asyncio.sleep(0.4)
-        assert transport._session is None
+        assert transport._kept._connection is None
         assert (await transport.put(volume(tmp_path, "6.json", b"[]"))).verdict is Verdict.TAKEN
         assert wire.connections == 2
         wire.cut()

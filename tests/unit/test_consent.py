@@ -1,16 +1,18 @@
 """Levels: what each leaves of an event, and where people's are kept."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from aftersend.core.consent import HOUR, LEVELS, Level, is_governed, lowered, person_key, person_keys
 from aftersend.core.errors import StoreError
-from aftersend.core.event import Actor, Event, Geo, Source
+from aftersend.core.event import Actor, Event, Failure, Geo, Source
 from aftersend.core.identity import make_id
-from aftersend.core.taxonomy import ROWS
+from aftersend.core.taxonomy import CHANNELS, ROWS
 from aftersend.stores.sqlite.people import Levels, SqlitePeople
 
 KEY = b"k" * 32
@@ -55,10 +57,67 @@ def test_levels_govern_engagement_alone() -> None:
     assert not is_governed("other")
 
 
+TYPES = sorted(
+    {row.type.replace("*", channel) for row in ROWS for channel in CHANNELS}
+    | {f"popup.{what}" for what in ("opened", "clicked", "submitted", "closed", "failed", "bounced", "custom")}
+)
+ENGAGING = {"opened", "first_opened", "clicked", "first_clicked", "read", "skimmed", "glanced"}
+CONSENTING = {"subscribed", "subscription_confirmed", "unsubscribed", "complained"}
+
+
 @pytest.mark.parametrize("level", Level)
-@pytest.mark.parametrize("type_", ["email.delivered", "email.hard_bounced", "email.complained", "email.unsubscribed"])
-def test_what_is_no_engagement_is_told_in_full_at_every_level(level: Level, type_: str) -> None:
-    assert lowered(event(type_), level, KEY) == event(type_)
+def test_what_is_no_engagement_is_told_in_full_at_every_level(level: Level) -> None:
+    """Every type on every channel: deliveries, failures, complaints, consent, suppression, campaigns, profiles."""
+    for type_ in TYPES:
+        channel, _, what = type_.rpartition(".")
+        is_engagement = what in ENGAGING or (channel in ("popup", "web") and what not in CONSENTING)
+        assert is_governed(type_) is is_engagement, type_
+        if not is_engagement:
+            assert lowered(event(type_), level, KEY) == event(type_)
+
+
+def test_all_engagement_is_left_out_at_none_and_no_first_is_told_at_anonymous() -> None:
+    for type_ in filter(is_governed, TYPES):
+        assert lowered(event(type_), Level.NONE, KEY) is None
+        assert (lowered(event(type_), Level.ANONYMOUS, KEY) is None) is (".first_" in type_)
+
+
+KEPT = ("type", "tenant", "channel", "campaign_id", "url", "url_name", "test")
+"""Fields of which all is kept; of the times the hour, of the source everything but the vendor's id."""
+_texts = st.none() | st.text(max_size=8)
+_people = st.fixed_dictionaries(
+    {
+        name: _texts
+        for name in Event.__struct_fields__
+        if name not in (*KEPT, "id", "time", "received_at", "source", "geo", "failure", "actor", "suspect", "extra")
+    }
+    | {
+        "geo": st.builds(Geo, _texts),
+        "failure": st.none() | st.builds(Failure, detail=st.text(max_size=8)),
+        "actor": st.none() | st.builds(Actor, st.text(max_size=8)),
+        "suspect": st.lists(st.text(max_size=8), max_size=2),
+        "extra": st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3),
+        "time": st.integers(NOW // HOUR * HOUR, NOW // HOUR * HOUR + HOUR - 1),
+        "received_at": st.integers(NOW // HOUR * HOUR, NOW // HOUR * HOUR + HOUR - 1),
+        "id": st.binary(min_size=4, max_size=4).map(lambda chance: make_id(NOW, chance)),
+        "source": st.text(max_size=8).map(lambda id_: Source("s", "ses", "Click", id_)),
+    }
+)
+
+
+@given(_people, _people)
+def test_two_hits_of_one_hour_campaign_and_link_are_the_same_but_for_their_ids(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    left, right = (lowered(structs.replace(event(), **fields), Level.ANONYMOUS, KEY) for fields in (one, other))
+    assert left is not None
+    assert right is not None
+    assert structs.replace(left, id="") == structs.replace(right, id="")
+    assert (left.id == right.id) is (one["id"] == other["id"]), "a fact that arrives twice still counts once"
+    assert left.id[:13] == right.id[:13] == make_id(NOW // HOUR * HOUR, b"")[:13], "of the time the hour alone"
+    assert {name for name in Event.__struct_fields__ if getattr(left, name) and name not in KEPT} == {
+        *("id", "time", "received_at", "source")
+    }
 
 
 def test_full_leaves_all_and_none_leaves_nothing() -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aftersend.core.handover import PARCEL_LIMIT, Fault, Handovers, one_line
+from aftersend.core.handover import PARCEL_LIMIT, Fault, Handovers
 from aftersend.core.outcome import Parcel, Piece, Verdict
-from aftersend.core.secret import Secret
 
 FULL = Fault("the queue is full")
 POISON = Fault("too large", is_final=True)
@@ -64,8 +63,3 @@ def test_no_piece_is_ever_lost_between_two_tries(tries: list[list[Fault | None]]
         if outcome.verdict is not Verdict.FAILED:
             assert taken | set(outcome.failed) == set("abcdefgh")
             return
-
-
-def test_what_the_other_side_said_is_one_line_without_our_secrets() -> None:
-    assert one_line("user x\nsecret\thunter2\x00 wrong", [Secret("hunter2"), None]) == "user x secret ******** wrong"
-    assert len(one_line("x" * 100_000)) == 200

@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 
 from aftersend.core.errors import ConfigurationError
 from aftersend.core.event import Event, Source
+from aftersend.core.excerpts import clean_line
 from aftersend.core.outcome import Parcel
 from aftersend.core.own_mail import is_own_mail
 from aftersend.transports.smtp.addresses import checked_address
 from aftersend.transports.smtp.mails import (
     LINE_LIMIT,
+    SUBJECT_LIMIT,
     Attachment,
     Letterhead,
     Picture,
-    clean_line,
     digest_mail,
     event_mail,
 )
@@ -80,7 +81,7 @@ def test_a_subject_in_any_letters_is_told_and_cut() -> None:
     for text in ("Весна и лето " * 40, "plain " * 100, "=?utf-8?q?x?=", "😀" * 300):
         mail = event_mail(Letterhead("s", HEAD.sender, HEAD.recipients, text), Parcel("1", b"", "text/plain"), NOW, "")
         subject = read(mail.data)["Subject"]
-        assert subject == clean_line(f"{text} s")
+        assert subject == clean_line(f"{text} s", SUBJECT_LIMIT)
         assert len(subject) <= 200
 
 

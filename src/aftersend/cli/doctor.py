@@ -206,12 +206,19 @@ def _subscriptions(call: Callable[..., Any]) -> Iterator[Finding]:
             yield Finding(name, "problem", f"{item['state']}: {item['reason']}{advice}")
         elif standing.get("failing_since"):
             detail = standing.get("detail") or "no answer"
-            yield Finding(name, "problem", f"failing since {standing['failing_since']}: {detail}")
+            since = standing["failing_since"].partition(".")[0].removesuffix("Z") + "Z"
+            advice = f"; `aftersend subscriptions probe {item['name']}` tries it"
+            yield Finding(name, "problem", f"failing since {since}: {detail}{advice}")
         elif item["state"] == "paused":
             yield Finding(name, "warning", f"paused, {standing.get('behind', 0)} events behind")
         else:
             fine += 1
-    yield Finding("subscriptions", "ok", f"{fine} of {len(found)} are active and well")
+    if not found:
+        yield Finding("subscriptions", "ok", "none yet: `aftersend subscriptions add NAME --url https://…` adds one")
+        return
+    yield Finding(
+        "subscriptions", "ok" if fine == len(found) else "warning", f"{fine} of {len(found)} are active and well"
+    )
 
 
 def _quarantine(call: Callable[..., Any]) -> Finding:

@@ -53,12 +53,21 @@ def pull(
         )
         check(reply)
         if reply.status == 204:
-            hint(f"Nothing waits for {name}." + ("" if wait else " --wait 30 waits for what comes."))
+            if json:
+                print_json({"count": "0", "events": []})
+            hint(_nothing(name, client.call("GET", _path(name, ""))["standing"].get("leased", 0), wait))
             return
         _print(reply, as_json=json)
         if ack:
             client.call("POST", _path(name, "/ack"), {"lease": reply.headers["aftersend-lease"]})
     hint(_summary(reply.headers, ack))
+
+
+def _nothing(name: str, leased: int, wait: int) -> str:
+    if leased:
+        verb = "is" if leased == 1 else "are"
+        return f"Nothing waits for {name}: {leased} {verb} in a consumer's hands; unanswered ones are offered again."
+    return f"Nothing waits for {name}." + ("" if wait else " --wait 30 waits for what comes.")
 
 
 def _path(name: str, rest: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from datetime import date
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import quote
 
 import msgspec
@@ -14,8 +15,10 @@ from aftersend.cli.output import hint, print_fields, print_json, print_table, sa
 from aftersend.cli.parameters import HERE, PLAIN, AsJson, Target, read_values, split_pairs
 from aftersend.cli.pulling import pull
 from aftersend.cli.records import readable, show_list
+from aftersend.cli.standings import PULLED, in_short, laid_out, manifest_row, require_told, say_next
 from aftersend.core.errors import AftersendError, UsageError
 from aftersend.core.rotation import Rotation
+from aftersend.core.secret import MASK
 
 subscriptions = App(
     name="subscriptions", default_parameter=PLAIN, help="Who gets which events, in which dialect, and how they do."
@@ -86,7 +89,10 @@ class Fields:
     ] = None
     setting: Annotated[
         tuple[str, ...] | None,
-        _one("NAME=VALUE: an option of the transport; `NAME=@FILE` reads it from a file. May stand several times."),
+        _one(
+            "NAME=VALUE: an option of the transport; `NAME=@FILE` reads it from a file, and with `set` an empty "
+            "`NAME=` takes it away. May stand several times."
+        ),
     ] = None
 
 
@@ -120,6 +126,8 @@ def record_of(given: Fields) -> dict[str, Any]:
             value = read_values(split_pairs(value, "--setting"), "--setting")
         elif field.name == "test":
             value = {"only": True, "none": False, "both": None}[value]
+        elif field.name == "types" and not value:
+            raise UsageError("--types: name at least one; '*' stands for all")
         record[_RENAMED.get(field.name, field.name)] = list(value) if isinstance(value, tuple) else value
     batch = {name: getattr(given, name) for name in _BATCH if getattr(given, name) is not None}
     return {**record, "batch": batch} if batch else record
@@ -131,10 +139,16 @@ def _file_rule(pairs: dict[str, str]) -> dict[str, Any]:
     unknown = sorted(pairs.keys() - types.keys())
     if unknown:
         raise UsageError(f"--file: there is no {unknown[0]!r}; there are: {', '.join(types)}")
+    return {name: _file_value(name, text, types[name]) for name, text in pairs.items()}
+
+
+def _file_value(name: str, text: str, type_: Any) -> Any:
     try:
-        return {name: msgspec.convert(text, types[name], strict=False) for name, text in pairs.items()}
+        return msgspec.convert(text, type_, strict=False)
     except msgspec.ValidationError as error:
-        raise UsageError(f"--file: {error}") from None
+        words = [word for word in get_args(type_) if isinstance(word, str)]
+        more = f"; there are: {', '.join(words)}" if words else ""
+        raise UsageError(f"--file {name}={text}: {error}{more}") from None
 
 
 def _path(name: str, rest: str = "") -> str:
@@ -169,8 +183,9 @@ def add(
     where = f" at {made['url']}" if made["url"] else ""
     say(f"{name} ({made['id']}) is told {', '.join(made['types'])} in {made['dialect']} by {made['transport']}{where}.")
     _say_probe(made)
-    if made["signing_secrets"] and not given.secret:
-        say(f"Its requests are signed with this secret; it is not shown again: {made['signing_secrets'][0]}")
+    say_next(made)
+    if not given.secret:
+        _say_secret(made)
     if not running:
         hint("Delivery begins with `aftersend serve`.")
 
@@ -180,8 +195,15 @@ def _asked(probe: bool | None) -> dict[str, str]:
 
 
 def _say_probe(made: dict[str, Any]) -> None:
-    if made.get("probe", {}).get("reached"):
+    if made.get("probe", {}).get("reached") and made["transport"] not in PULLED:
         say("The receiver was reached.")
+
+
+def _say_secret(made: dict[str, Any]) -> None:
+    """A secret that was made just now; else it is masked, or there is none."""
+    found = [secret for secret in made["signing_secrets"] if secret != MASK]
+    if found:
+        say(f"Its requests are signed with this secret; it is not shown again: {found[0]}")
 
 
 @subscriptions.command
@@ -192,7 +214,7 @@ def probe(name: str, /, *, target: Target = HERE, json: AsJson = False) -> None:
     if json:
         print_json(found)
     elif found["reached"]:
-        say(f"{name}: reached.")
+        say(f"{name}: {found['detail'] or 'reached'}.")
     if not found["reached"]:
         raise AftersendError(f"{name}: {found['detail']}")
 
@@ -202,9 +224,12 @@ def list_all(*, target: Target = HERE, json: AsJson = False) -> None:
     """All subscriptions, and how each does."""
     with connected(target) as client:
         found = client.call("GET", _PATH)
-    rows = found if json else [{**item, "behind": item["standing"].get("behind")} for item in found]
+    rows = found if json else [in_short(item) for item in found]
     empty = "No subscriptions yet. Add one: aftersend subscriptions add NAME --url https://…"
-    show_list(rows, ("name", "state", "behind", "dialect", "types", "url", "reason"), json, empty)
+    show_list(rows, ("name", "state", "behind", "dialect", "types", "to"), json, empty)
+    for row in rows if not json else ():
+        if row["reason"]:
+            say(f"{row['name']}: {row['reason']}")
 
 
 @subscriptions.command
@@ -218,9 +243,7 @@ def _show(record: dict[str, Any], json: bool) -> None:
     if json:
         print_json(record)
         return
-    standing = record.pop("standing", {})
-    flat = {**record, **record.pop("batch", {}), **{f"standing {key}": value for key, value in standing.items()}}
-    print_fields({key: readable(key, value) for key, value in flat.items() if key != "batch"})
+    print_fields({key: readable(key, value) for key, value in laid_out(record).items()})
 
 
 @subscriptions.command(name="set")
@@ -234,8 +257,17 @@ def change(
     with connected(target) as client:
         for part in record.keys() & {"batch", "file"}:
             record[part] = {**client.call("GET", _path(name))[part], **record[part]}
+        if "settings" in record:
+            record["settings"] = {key: value or None for key, value in record["settings"].items()}
         changed = client.call("PATCH", _path(name), record, **_asked(probe))
-    _show(changed, json) if json else say(f"{name} is changed.")
+    if json:
+        print_json(changed)
+        return
+    say(f"{name} is changed.")
+    if changed["transport"] in PULLED and "transport" in record:
+        say_next(changed)
+    if not given.secret:
+        _say_secret(changed)
 
 
 def _set_state(name: str, state: str, target: Target, done: str) -> None:
@@ -273,8 +305,13 @@ def retry(
     """Do not wait for the next try."""
     with connected(target) as client:
         _require_running(client, "a try")
+        require_told(client.call("GET", _path(name)), aside=aside)
         said = client.call("POST", _path(name, "/aside/retry" if aside else "/retry"))
-    say(f"{said['again']} events set aside are tried again." if aside else f"{name} tries again now.")
+    if aside:
+        count = said["again"]
+        say(f"{count} event{'s' * (count != 1)} set aside: tried again now." if count else "Nothing is set aside.")
+    else:
+        say(f"{name} tries again now.")
 
 
 def _require_running(client: Client, what: str) -> None:
@@ -334,7 +371,7 @@ def aside(name: str, /, *, target: Target = HERE, json: AsJson = False) -> None:
     with connected(target) as client:
         found = client.call("GET", _path(name, "/aside"))
     rows = found if json else [{**item, "id": item["event"]["id"], "type": item["event"]["type"]} for item in found]
-    columns = ("position", "id", "type", "state", "attempts", "next_at", "detail")
+    columns = ("id", "type", "state", "attempts", "next_at", "detail")
     show_list(rows, columns, json, "Nothing is set aside.")
 
 
@@ -348,13 +385,21 @@ def manifest(
     json: AsJson = False,
 ) -> None:
     """What was told each day: numbers, counts and a sum of ids, so that a receiver can prove it has everything."""
+    _check_day(day)
     with connected(target) as client:
         found = client.call("GET", _path(name, "/manifest"), day=day)
     if json or not found:
-        show_list(found, (), json, "Nothing was told yet.")
+        show_list(found, (), json, f"Nothing was told on {day}." if day else "Nothing was told yet.")
         return
-    columns = ("day", "epoch", "first_sequence", "last_sequence", "ids_sum", "types")
-    print_table(columns, [[item[column] for column in columns] for item in found])
+    print_table(("day", "epoch", "numbers", "events", "ids_sum"), [manifest_row(item) for item in found])
+    hint("--json shows the counts by type too.")
+
+
+def _check_day(day: str) -> None:
+    try:
+        date.fromisoformat(day or "2026-01-31")
+    except ValueError:
+        raise UsageError(f"--day takes a day such as 2026-01-31, not {day!r}") from None
 
 
 subscriptions.command(pull)

@@ -29,6 +29,16 @@ def transports(
         hint("`aftersend transports NAME` shows its options.")
 
 
+_SWITCHES = {
+    "url": "--url",
+    "timeout": "--timeout",
+    "headers": "--header",
+    "signing_secrets": "--secret",
+    "acknowledgement": "--acknowledge-status",
+}
+"""Options that every subscription has, and that are no settings."""
+
+
 def _show(name: str, json: bool) -> None:
     if json:
         print_json(_described(name))
@@ -36,15 +46,18 @@ def _show(name: str, json: bool) -> None:
     say(_caption(name))
     if _schemes(name):
         say(f"URLs begin with {_schemes(name)}")
-    options = [option for option in describe(find_transport(name)) if option["name"] != "url"]
+    options = describe(find_transport(name))
     print_table(("option", "what it is", "default", "what it does"), [_row(option) for option in options])
+    hint("Each is given as --setting NAME=VALUE, but for those with a switch of their own.")
 
 
 def _row(option: dict[str, Any]) -> tuple[str, str, str, str]:
     kind = option["type"] + (", secret" if option["secret"] else "") + (", needed" if option["wanted"] else "")
     default = option["default"]
-    shown = "" if default in (None, "", (), [], {}) else str(default)
-    return option["name"], kind, shown, option["help"]
+    if isinstance(default, dict):
+        default = default.get("statuses")
+    shown = "" if default in (None, "", (), []) else str(default)
+    return _SWITCHES.get(option["name"], option["name"]), kind, shown, option["help"]
 
 
 def _described(name: str) -> dict[str, Any]:

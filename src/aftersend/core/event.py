@@ -10,16 +10,6 @@ from aftersend.core.outcome import Piece
 
 DEFAULT_TENANT = "default"
 
-EVENT_FIELDS_OF_MESSAGE = (
-    "message_id",
-    "campaign_id",
-    "job_id",
-    "correlation_id",
-    "template_id",
-    "list_id",
-    "category",
-)
-
 
 class Source(Struct, frozen=True, gc=False, omit_defaults=True):
     """Where an event came from."""

@@ -7,15 +7,12 @@ again, in order and with the same ids, because a consumer that goes by the order
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from msgspec import Struct
 
 from aftersend.core.outcome import Outcome, Parcel, Piece, Verdict
-from aftersend.core.secret import MASK, Secret
 
-EXCERPT_LIMIT = 200
-"""Characters of what the other side said that are kept."""
 PARCEL_LIMIT = 64
 """Parcels that are remembered between two tries; the oldest is forgotten, and begins anew."""
 
@@ -84,13 +81,3 @@ class Handovers:
         if outcome.verdict is not Verdict.FAILED:
             del self._known[parcel.id]
         return outcome
-
-
-def one_line(said: object, secrets: Sequence[Secret | None] = ()) -> str:
-    """What the other side said as one line of printable characters, without our secrets in case it echoes them."""
-    text = str(said)[: EXCERPT_LIMIT * 20]
-    for secret in secrets:
-        if secret is not None and secret.reveal():
-            text = text.replace(secret.reveal(), MASK)
-    text = "".join(character if character.isprintable() else " " for character in text[: EXCERPT_LIMIT * 4])
-    return " ".join(text.split())[:EXCERPT_LIMIT]

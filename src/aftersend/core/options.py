@@ -14,6 +14,9 @@ from aftersend.core.secret import MASK, Secret, read_secret
 
 T = TypeVar("T")
 
+TIMEOUT_LIMIT = 300
+"""Seconds."""
+
 
 def option(default: Any = dataclasses.MISSING, *, help: str, secret: bool = False) -> Any:  # noqa: A002
     """A field of a plugin's dataclass that an operator may set."""
@@ -23,6 +26,12 @@ def option(default: Any = dataclasses.MISSING, *, help: str, secret: bool = Fals
 def options_of(plugin: type[Any]) -> list[dataclasses.Field[Any]]:
     """The options of a plugin, in the order of its file."""
     return [item for item in dataclasses.fields(plugin) if "help" in item.metadata]
+
+
+def check_timeout(seconds: float) -> None:
+    """Raises ConfigurationError for an option `timeout` that would never end, or never begin."""
+    if not 0 < seconds <= TIMEOUT_LIMIT:
+        raise ConfigurationError(f"timeout: more than 0 and at most {TIMEOUT_LIMIT} seconds")
 
 
 def build(plugin: type[T], settings: Mapping[str, Any], name: str, given: Mapping[str, Any] | None = None) -> T:

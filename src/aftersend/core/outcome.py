@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from hashlib import blake2b
 
 from msgspec import Struct
 
@@ -88,6 +89,11 @@ class Volume(Struct, frozen=True, kw_only=True):
     until: int
     """… and the last."""
     tally: Tally
+
+    @property
+    def hidden_name(self) -> str:
+        """Its name at the receiver until it is whole: no `*` and no `*.json` takes it, and each id has its own."""
+        return f".aftersend-{blake2b(self.id.encode(), digest_size=12).hexdigest()}.part"
 
 
 class Verdict(Enum):

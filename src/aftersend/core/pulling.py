@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
 from msgspec import Struct
 
 from aftersend.core.event import Event
+from aftersend.core.ranges import ranges
 
 MOST_EVENTS = 10_000
 """Most events of one batch."""
@@ -50,10 +50,7 @@ class Handout(Struct, frozen=True):
     @property
     def numbers(self) -> str:
         """Their numbers as ranges: `1-3,7-7`."""
-        breaks = [(left, right) for left, right in pairwise(self.sequences) if right != left + 1]
-        starts = [self.sequences[0], *[right for _, right in breaks]]
-        ends = [*[left for left, _ in breaks], self.sequences[-1]]
-        return ",".join(f"{start}-{end}" for start, end in zip(starts, ends, strict=True))
+        return ranges(self.sequences)
 
 
 class Told(Struct, frozen=True):

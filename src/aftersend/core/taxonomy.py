@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from msgspec import Struct
 
 
@@ -129,12 +127,6 @@ def channel_of(type: str) -> str | None:  # noqa: A002
         if len(_channels) < _MEMORY_LIMIT:
             _channels[type] = channel
         return channel
-
-
-def printed_types() -> Iterator[str]:
-    """Every row on every channel with a meaning of its own, for tables."""
-    for row in ROWS:
-        yield row.type
 
 
 def row_of(type: str) -> Row:  # noqa: A002

@@ -19,7 +19,7 @@ from aftersend.pipeline.dispatch import Dispatcher
 from aftersend.pipeline.feed import Feed
 from aftersend.pipeline.filing import LAG, Filer
 from aftersend.pipeline.ledger import Ledger
-from aftersend.pipeline.outbox import discard, discard_replays
+from aftersend.pipeline.outbox import discard, discard_replays, tidy
 from aftersend.pipeline.pull import House
 from aftersend.pipeline.pullers import Pulls
 from aftersend.pipeline.replay import Replayer
@@ -163,9 +163,9 @@ class Deliveries:
             await self._registry.put(structs.replace(record, failing_since=since))
 
     def holding(self) -> dict[str, int]:
-        """The positions that retention must not pass: of subscriptions that are active or paused."""
+        """The positions that retention must not pass: of subscriptions that are delivered or paused."""
         cursors = self.ledger.cursors()
-        kept = [record for record in self._records.values() if record.state in ("active", "paused")]
+        kept = [record for record in self._records.values() if record.state in ("active", "gap", "paused")]
         own = {record.id: cursors[record.id].position for record in kept if record.id in cursors}
         return own if self._elsewhere is None else self._elsewhere.holding(own)
 
@@ -207,14 +207,17 @@ class Deliveries:
     def standing(self, subscription: Subscription) -> dict[str, Any]:
         """How a subscription does."""
         cursor = self.ledger.cursors().get(subscription.id, Cursor())
+        dispatcher = self._dispatchers.get(subscription.id)
+        # A line that wants nothing of what arrives is written down as passed once a minute only.
+        passed = dispatcher.inbox.passed if dispatcher and dispatcher.inbox else 0
+        position = max(cursor.position, passed)
         shown: dict[str, Any] = {
-            "position": cursor.position,
+            "position": position,
             "epoch": cursor.epoch,
             "sequence": cursor.sequence,
-            "behind": max(0, self._log.head() - cursor.position),
+            "behind": max(0, self._log.head() - position),
             **self.pulls.standing(subscription.id),
         }
-        dispatcher = self._dispatchers.get(subscription.id)
         if dispatcher is None:
             return shown | (self._elsewhere.standing(subscription) if self._elsewhere else {})
         standing = dispatcher.standing
@@ -306,6 +309,8 @@ class Deliveries:
             except AftersendError as error:
                 await self._disable(subscription, str(error))
                 return
+            if transport.carries != "volumes":
+                await asyncio.to_thread(tidy, self._data, subscription.id)
             if transport.carries == "nothing":
                 self._dispatchers.pop(subscription.id, None)
                 await transport.close()

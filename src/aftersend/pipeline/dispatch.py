@@ -20,7 +20,7 @@ from aftersend.pipeline.ledger import Ledger
 from aftersend.pipeline.patience import Patience
 from aftersend.pipeline.shipment import (
     DisabledError,
-    Line,
+    Run,
     Shipment,
     Standing,
     parcel_of,
@@ -123,14 +123,18 @@ class Dispatcher:
 
     # --- gathering
 
-    async def _gather(self, inbox: Inbox) -> Line:
+    async def _gather(self, inbox: Inbox) -> Run:
         """The next events of the line; empty where there are none for a while."""
         waiting = inbox.waiting
         if len(waiting) < self._batch_limit and not inbox.following:
             await inbox.fill()
         if not waiting:
             self._ledger.passed(self._id, inbox.position)
+            inbox.at_rest = True
             await self._pause(inbox, self._aside.seconds(60.0))
+            inbox.at_rest = False
+            if waiting:
+                self._ledger.passed(self._id, waiting[0][0])
             return []
         if len(waiting) < self._batch_limit and inbox.following and not self._single:
             await self._wait_for_more(inbox)
@@ -162,7 +166,7 @@ class Dispatcher:
 
     # --- delivering
 
-    async def _deliver(self, inbox: Inbox, line: Line) -> None:
+    async def _deliver(self, inbox: Inbox, line: Run) -> None:
         """Send a batch; look for the poison event where it is refused; move the cursor past what is settled."""
         if self.subscription.concurrency > 1 and len(line) > 1:
             await self._deliver_lanes(line)
@@ -199,7 +203,7 @@ class Dispatcher:
         if self._suspects:
             await self._back_to_line(inbox, [], Outcome(Verdict.FAILED, "it refused every event"), accepted)
 
-    def _shipments(self, line: Line, sequence: int) -> list[Shipment]:
+    def _shipments(self, line: Run, sequence: int) -> list[Shipment]:
         """The line as bodies, none larger than the batch's bytes unless one event alone is."""
         if self._single:
             bodies = [self._voice.encode([event])[0] for _, event in line]
@@ -258,7 +262,7 @@ class Dispatcher:
                 await self._told([item])
         return True
 
-    async def _told(self, line: Line) -> None:
+    async def _told(self, line: Run) -> None:
         self.standing.delivered += len(line)
         await self._ledger.told(self._id, line[-1][0] + 1, [event for _, event in line], self._clock())
 
@@ -296,12 +300,12 @@ class Dispatcher:
 
     # --- lanes
 
-    async def _deliver_lanes(self, line: Line) -> None:
+    async def _deliver_lanes(self, line: Run) -> None:
         """Without order: the cursor moves when all lanes have arrived."""
         cursor = self._ledger.cursor(self._id)
         numbers = {position: cursor.sequence + index for index, (position, _) in enumerate(line, 1)}
         pending, accepted = self._lanes.split(line), False
-        refused: Line = []
+        refused: Run = []
         while pending:
             results = await self._lanes.send(pending, cursor.epoch, numbers, self.standing)
             pending = [result.left for result in results if result.left]

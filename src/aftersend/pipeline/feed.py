@@ -31,6 +31,8 @@ class Inbox:
         self.untold = 0
         """Events that passed the filter but have no word in the dialect."""
         self.arrived = asyncio.Event()
+        self.at_rest = False
+        """Its line has nothing in hand, and waits for what arrives."""
         self._feed = feed
         self._word = teller(subscription, word)
         self._limit = limit
@@ -42,6 +44,11 @@ class Inbox:
     def position(self) -> int:
         """Everything before this position has been looked at (and waits here, or was not wanted)."""
         return self._feed.position if self.following else self._position
+
+    @property
+    def passed(self) -> int:
+        """Where a line stands that waits here for what it wants; 0: it has something to do."""
+        return self.position if self.at_rest and not self.waiting else 0
 
     def offer(self, position: int, event: Event) -> bool:
         """Take a wanted event; False: the inbox is full, and from here on it reads for itself.

@@ -164,6 +164,8 @@ class Filer:
         """A draft for the next file, as soon as there is anything to put into it."""
         while True:
             line = await self._line(inbox)
+            if line:
+                self._ledger.passed(self._id, line[0][0])
             now = line[0][1].received_at if line else self._clock() - self._lag
             period = period_of(now, self._rotation)
             silent = None if framing.type_of else self._silent_before(period[0])
@@ -171,7 +173,9 @@ class Filer:
                 cursor = self._ledger.cursor(self._id)
                 return Draft(self.subscription, self._rotation, framing, self._outbox, cursor, silent or period)
             self._ledger.passed(self._id, inbox.position)
+            inbox.at_rest = True
             await self._pause(inbox, period[1] + self._lag)
+            inbox.at_rest = False
 
     async def _fill(self, draft: Draft, inbox: Inbox) -> None:
         """Take events until one belongs into the next file, or the period is over."""

@@ -12,16 +12,17 @@ from msgspec import Struct
 from aftersend.contracts import Transport
 from aftersend.core.event import Body
 from aftersend.core.outcome import Outcome, Verdict
-from aftersend.pipeline.shipment import DisabledError, Line, Standing, parcel_of, ranges
+from aftersend.core.ranges import ranges
+from aftersend.pipeline.shipment import DisabledError, Run, Standing, parcel_of
 from aftersend.pipeline.voice import Voice
 
 
 class LaneResult(Struct):
     """What became of one lane."""
 
-    left: Line
+    left: Run
     """Not sent: the receiver failed."""
-    refused: Line
+    refused: Run
     """Refused singly."""
     taken: bool
     """Whether anything was taken."""
@@ -37,21 +38,19 @@ class Lanes:
         self._voice = voice
         self._transport = transport
 
-    def split(self, line: Line) -> list[Line]:
+    def split(self, line: Run) -> list[Run]:
         """The line in lanes."""
-        lanes: dict[int, Line] = {}
+        lanes: dict[int, Run] = {}
         for item in line:
             lane = crc32((item[1].recipient or item[1].id).encode()) % self._concurrency
             lanes.setdefault(lane, []).append(item)
         return list(lanes.values())
 
-    async def send(
-        self, lanes: list[Line], epoch: int, numbers: dict[int, int], standing: Standing
-    ) -> list[LaneResult]:
+    async def send(self, lanes: list[Run], epoch: int, numbers: dict[int, int], standing: Standing) -> list[LaneResult]:
         """Send all lanes at once. Raises DisabledError where the receiver wants nothing any more."""
         return await asyncio.gather(*(self._send_lane(lane, epoch, numbers, standing) for lane in lanes))
 
-    async def _send_lane(self, lane: Line, epoch: int, numbers: dict[int, int], standing: Standing) -> LaneResult:
+    async def _send_lane(self, lane: Run, epoch: int, numbers: dict[int, int], standing: Standing) -> LaneResult:
         result = LaneResult([], [], False)
         queue = deque([lane])
         while queue:
@@ -73,7 +72,7 @@ class Lanes:
         return result
 
 
-def _judge(part: Line, outcome: Outcome, queue: deque[Line], result: LaneResult) -> None:
+def _judge(part: Run, outcome: Outcome, queue: deque[Run], result: LaneResult) -> None:
     if outcome.verdict in (Verdict.TAKEN, Verdict.PARTLY):
         failed = set(outcome.failed)
         named = [item for item in part if item[1].id in failed or item[1].source.id in failed]
@@ -86,7 +85,7 @@ def _judge(part: Line, outcome: Outcome, queue: deque[Line], result: LaneResult)
         result.refused.extend(part)
 
 
-def _cut(part: Line, bodies: Sequence[Body]) -> list[Line]:
+def _cut(part: Run, bodies: Sequence[Body]) -> list[Run]:
     pieces, start = [], 0
     for body in bodies:
         pieces.append(part[start : start + body.count])

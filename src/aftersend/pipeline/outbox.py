@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from errno import ENOSPC
 from pathlib import Path
 from typing import TypeVar
@@ -93,6 +94,11 @@ class Outbox:
         """Forget a plan that was carried out, with its files."""
         self._forget(plan)
 
+    def abandon(self) -> None:
+        """Forget what was planned, with its files: its events are told in another way."""
+        self.names = _read(self.folder / NAMES, Names) or Names()
+        self._forget(_read(self.folder / PLAN, Plan))
+
     def sweep(self) -> None:
         """Remove what was being written."""
         for path in self.folder.glob("*.part"):
@@ -129,6 +135,14 @@ def _is_whole(volume: Volume) -> bool:
         return Path(volume.path).stat().st_size == volume.size
     except OSError:
         return False
+
+
+def tidy(data: Path, subscription: str) -> None:
+    """Remove the files of a subscription that is told in files no more; what names were given stays known."""
+    outbox = Outbox(data, subscription)
+    with suppress(OSError):
+        if outbox.folder.is_dir():
+            outbox.abandon()
 
 
 def discard(data: Path, subscription: str) -> None:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from itertools import pairwise
 
 from msgspec import Struct
 
 from aftersend.core.event import Body, Event
 from aftersend.core.outcome import Parcel
 
-Line = list[tuple[int, Event]]
+Run = list[tuple[int, Event]]
 """Events with their positions, in order."""
 
 
 class Shipment(Struct, frozen=True):
     """A run of the line and the bytes that tell it."""
 
-    line: Line
+    line: Run
     body: Body
     sequence: int
     """Number of the first event of the run in its epoch."""
@@ -76,11 +75,3 @@ def refused_of(shipment: Shipment, failed: Sequence[str], detail: str = "") -> l
         for sequence, item in enumerate(shipment.line, shipment.sequence)
         if item[1].id in names or item[1].source.id in names
     ]
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """Rising numbers as ranges: `1-3,7-7`."""
-    breaks = [(left, right) for left, right in pairwise(numbers) if right != left + 1]
-    starts = [numbers[0], *[right for _, right in breaks]]
-    ends = [*[left for left, _ in breaks], numbers[-1]]
-    return ",".join(f"{start}-{end}" for start, end in zip(starts, ends, strict=True))

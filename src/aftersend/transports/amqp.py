@@ -11,7 +11,6 @@ import logging
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -22,12 +21,15 @@ from urllib.parse import unquote, urlsplit
 from aftersend.contracts import Clock
 from aftersend.contracts import Transport as Contract
 from aftersend.core.errors import ConfigurationError
-from aftersend.core.handover import Fault, Handovers, one_line
-from aftersend.core.options import option
+from aftersend.core.excerpts import one_line
+from aftersend.core.handover import Fault, Handovers
+from aftersend.core.options import check_timeout, option
 from aftersend.core.outcome import Outcome, Parcel, Piece, Verdict
 from aftersend.core.secret import Secret
 from aftersend.core.timestamps import SECOND
 from aftersend.egress import Egress, Target
+from aftersend.egress.connecting import Goodbyes, tls_context
+from aftersend.egress.faults import why
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractConnection
@@ -36,10 +38,8 @@ HEARTBEAT = 30
 """Seconds; a connection on which nothing was heard for three of them is dead."""
 IDLE_LIMIT = 300.0
 """Seconds that an unused connection is kept."""
-CLOSE_LIMIT = 1.0
-"""Seconds for saying goodbye."""
-NAME_LIMIT = 255
-"""Bytes of a queue's, an exchange's and a routing key's name."""
+NAME_LIMIT = 155
+"""Bytes of a queue's, an exchange's and a routing key's name: AMQP takes 255, of which a type may take 100."""
 
 _SIZE_LIMIT = re.compile(r"larger than (?:configured )?max size (\d+)")
 
@@ -86,7 +86,7 @@ class Transport:
     _session: _Session | None = field(init=False, repr=False, default=None)
     _size_limit: int | None = field(init=False, repr=False, default=None)
     _idle: asyncio.TimerHandle | None = field(init=False, repr=False, default=None)
-    _leaving: set[asyncio.Task[None]] = field(init=False, repr=False, default_factory=set)
+    _goodbyes: Goodbyes = field(init=False, repr=False, default_factory=Goodbyes)
 
     def __post_init__(self) -> None:
         """Raises EgressError for a broker that is not listed and ConfigurationError for anything else."""
@@ -96,7 +96,7 @@ class Transport:
         self._host = self._virtual_host()
         self._check_options()
         if self._target.scheme == "amqps":
-            self._context = _context(self.ca)
+            self._context = tls_context(self.ca)
 
     @property
     def carries(self) -> Literal["pieces"]:
@@ -123,8 +123,7 @@ class Transport:
         if self._idle is not None:
             self._idle.cancel()
         self._drop()
-        if self._leaving:
-            await asyncio.wait(self._leaving)
+        await self._goodbyes.over()
 
     # --- telling
 
@@ -241,20 +240,14 @@ class Transport:
         try:
             channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
         except BaseException:
-            self._part(connection)
+            self._goodbyes.say(connection.close)
             raise
         return _Session(connection, channel)
 
     def _drop(self) -> None:
         session, self._session = self._session, None
         if session is not None:
-            self._part(session.connection)
-
-    def _part(self, connection: AbstractConnection) -> None:
-        """Say goodbye without waiting for it."""
-        task = asyncio.get_running_loop().create_task(_leave(connection))
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+            self._goodbyes.say(session.connection.close)
 
     def _keep(self) -> None:
         if self._idle is not None:
@@ -268,8 +261,11 @@ class Transport:
             await session.channel.get_exchange(self.exchange, ensure=True)
 
     def _told(self, error: BaseException) -> str:
-        cause = error.__cause__ if isinstance(error.__cause__, ssl.SSLError) else None
-        said = one_line(cause or error or type(error).__name__, (self.password,))
+        if "Connection.OpenOk" in str(error):
+            # The library drops what the broker says here: NOT_FOUND, NOT_ALLOWED.
+            return f"the virtual host {self._host!r} is not there, or {self.user} may not use it"
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else None
+        said = one_line(why(cause) if cause else error, (self.password,))
         return said or f"the connection broke ({type(error).__name__})"
 
     # --- options
@@ -281,29 +277,14 @@ class Transport:
         return unquote(parts.path.removeprefix("/")) or "/"
 
     def _check_options(self) -> None:
-        if not 0 < self.timeout <= 300:
-            raise ConfigurationError("timeout: more than 0 and at most 300 seconds")
+        check_timeout(self.timeout)
         if bool(self.queue) == bool(self.exchange):
             raise ConfigurationError("queue, exchange: give one of them")
         for name in ("queue", "exchange", "routing_key"):
-            if len(getattr(self, name).encode()) > NAME_LIMIT - 100:
-                raise ConfigurationError(f"{name}: at most {NAME_LIMIT - 100} bytes")
+            if len(getattr(self, name).encode()) > NAME_LIMIT:
+                raise ConfigurationError(f"{name}: at most {NAME_LIMIT} bytes")
         if self.ca and self._target.scheme != "amqps":
             raise ConfigurationError("ca: certificates need amqps://")
-
-
-async def _leave(connection: AbstractConnection) -> None:
-    """Close a connection, and wait no longer than is decent."""
-    with suppress(Exception):
-        async with asyncio.timeout(CLOSE_LIMIT):
-            await connection.close()
-
-
-def _context(ca: str) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cadata=ca or None)
-    except (ssl.SSLError, ValueError):
-        raise ConfigurationError("ca: not certificates as PEM text") from None
 
 
 @cache

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import ClassVar, Literal
 from urllib.parse import unquote, urlsplit
@@ -139,7 +138,9 @@ class Transport:
         resolved = self._path.resolve()
         if not any(resolved.is_relative_to(folder.resolve()) for folder in self.folders):
             listed = ", ".join(map(str, self.folders))
-            raise ConfigurationError(f"{self._path} is in none of the folders that are listed: {listed}")
+            raise ConfigurationError(
+                f"{self._path} is in none of the folders that are listed: {listed} (the setting folders)"
+            )
         return resolved
 
     @contextmanager
@@ -177,7 +178,7 @@ class Transport:
     def _put(self, volume: Volume, copy: _Copy) -> None:
         if "/" in volume.name or volume.name.startswith("."):
             raise _FailedError(f"{volume.name!r} cannot be the name of a file", ours=True)
-        hidden = f".aftersend-{blake2b(volume.id.encode(), digest_size=12).hexdigest()}.part"
+        hidden = volume.hidden_name
         with self._opened() as folder, _source(volume) as source:
             try:
                 with suppress(FileNotFoundError):

@@ -6,7 +6,6 @@ Only addresses that the guard judged are connected to, redirects are not followe
 
 from __future__ import annotations
 
-import errno
 import io
 import re
 import socket
@@ -18,7 +17,6 @@ from typing import Any, ClassVar, Literal
 
 import aiohttp
 import msgspec
-from aiohttp.abc import AbstractResolver, ResolveResult
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -26,13 +24,17 @@ from aftersend import __version__
 from aftersend.contracts import Clock
 from aftersend.contracts import Transport as Contract
 from aftersend.core.errors import AftersendError, ConfigurationError, EgressError
-from aftersend.core.options import option
+from aftersend.core.excerpts import one_line
+from aftersend.core.options import check_timeout, option
 from aftersend.core.outcome import Acknowledgement, Outcome, Parcel, Verdict
 from aftersend.core.patterns import TEXT_LIMIT, compile_pattern
 from aftersend.core.secret import MASK, Secret
 from aftersend.core.signing import Signer
 from aftersend.core.timestamps import SECOND
 from aftersend.egress import CONNECT_LIMIT, Egress
+from aftersend.egress.connecting import is_ours, tls_context
+from aftersend.egress.faults import why
+from aftersend.egress.resolving import GuardedResolver
 
 ANSWER_LIMIT = 65_536
 """Bytes of an answer's body that are read; then it is cut and the connection closed."""
@@ -44,13 +46,8 @@ CONNECTION_LIMIT = 512
 IDLE_LIMIT = 15.0
 """Seconds that an unused connection is kept."""
 RETRY_AFTER_LIMIT = 86_400.0
-EXCERPT_LIMIT = 200
 
 _SINGLE_WRITE_LIMIT = 1 << 20
-_OUR_ERRORS = frozenset(
-    (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.ENETUNREACH)
-)
-_UNKNOWN_NAME = frozenset((socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)))
 _VERDICTS = {400: Verdict.REFUSED, 422: Verdict.REFUSED, 413: Verdict.TOO_LARGE, 410: Verdict.GONE}
 _TAKEN = {status: Outcome(Verdict.TAKEN, "", status) for status in range(200, 300)}
 _FRAMING = frozenset(
@@ -83,31 +80,6 @@ class Reply(msgspec.Struct, frozen=True):
     """The fault is our own and says nothing about the receiver."""
 
 
-class _Resolver(AbstractResolver):
-    """Asks the guard for addresses, anew for each connection."""
-
-    def __init__(self, egress: Egress) -> None:
-        self._egress = egress
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        return [
-            ResolveResult(
-                hostname=host,
-                host=str(address),
-                port=port,
-                family=socket.AF_INET if address.version == 4 else socket.AF_INET6,
-                proto=socket.IPPROTO_TCP,
-                flags=socket.AI_NUMERICHOST,
-            )
-            for address in await self._egress.resolve(host, port)
-        ]
-
-    async def close(self) -> None:
-        pass
-
-
 class HttpClient:
     """The connections of one process, shared by its HTTP transports. Make it inside the running loop."""
 
@@ -116,10 +88,11 @@ class HttpClient:
     ) -> None:
         self.egress = egress
         self._tls = tls
+        resolver = GuardedResolver(egress)
         connector = aiohttp.TCPConnector(
-            resolver=_Resolver(egress),
+            resolver=resolver,
             use_dns_cache=False,
-            socket_factory=self._socket,
+            socket_factory=resolver.socket,
             limit=connections,
             keepalive_timeout=IDLE_LIMIT,
             ssl=tls or True,
@@ -134,12 +107,6 @@ class HttpClient:
             max_field_size=LINE_LIMIT,
         )
 
-    def _socket(self, info: tuple[Any, ...]) -> socket.socket:
-        """A socket for one connection: the last gate, which literal addresses pass too (no resolver sees those)."""
-        family, kind, protocol, _, address = info
-        self.egress.judge(address[0])
-        return socket.socket(family, kind, protocol)
-
     async def post(self, url: URL, headers: CIMultiDict[str], body: bytes, timeout: aiohttp.ClientTimeout) -> Reply:
         """Send a request and read the answer. Never raises for what the other side or the network does."""
         data = body if len(body) < _SINGLE_WRITE_LIMIT else io.BytesIO(body)
@@ -151,16 +118,16 @@ class HttpClient:
 
     async def touch(self, url: URL) -> tuple[str, bool]:
         """Connect and let go: what went wrong in one line, or nothing, and whether that is our own fault."""
-        context = (self._tls or ssl.create_default_context()) if url.scheme == "https" else None
+        context = (self._tls or tls_context()) if url.scheme == "https" else None
         try:
             _, writer = await self.egress.connect(url.host or "", url.port or 0, context)
         except EgressError as error:
             return str(error), True
         except ssl.SSLError as error:
-            return f"TLS: {_cleaned(getattr(error, 'verify_message', '') or error.reason or error)}", False
+            return one_line(why(error)), False
         except OSError as error:
             step = "name lookup" if isinstance(error, socket.gaierror) else "connect"
-            return f"{step}: {url.host}: {_cleaned(error.strerror or error or 'no connection')}", False
+            return f"{step}: {url.host}: {one_line(why(error) or 'no connection')}", False
         writer.close()
         return "", False
 
@@ -219,34 +186,23 @@ def _no_answer(error: Exception, timeout: aiohttp.ClientTimeout) -> Reply:
     if isinstance(error, TimeoutError):
         return Reply(fault=f"no answer within {timeout.total:g} s")
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return Reply(fault=f"TLS: {_cleaned(getattr(error.certificate_error, 'verify_message', error))}")
+        return Reply(fault=one_line(why(error.certificate_error)))
     if isinstance(error, aiohttp.ClientConnectorError):
-        step = "TLS" if isinstance(error.os_error, ssl.SSLError) else "connect"
         cause = error.os_error
-        return Reply(fault=f"{step}: {_cleaned(cause.strerror or cause)}", ours=cause.errno in _OUR_ERRORS)
+        step = "" if isinstance(cause, ssl.SSLError) else "connect: "
+        return Reply(fault=f"{step}{one_line(why(cause))}", ours=is_ours(cause))
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return Reply(fault="the connection was closed before an answer came")
     if isinstance(error, OSError):
-        return Reply(
-            fault=f"the connection broke: {_cleaned(error.strerror or error)}", ours=error.errno in _OUR_ERRORS
-        )
+        return Reply(fault=f"the connection broke: {one_line(why(error))}", ours=is_ours(error))
     if isinstance(error, aiohttp.ClientResponseError):
-        return Reply(fault=f"what came back is not HTTP: {_cleaned(error.message)}")
-    return Reply(fault=f"the request cannot be sent: {_cleaned(error)}", ours=isinstance(error, ValueError))
+        return Reply(fault=f"what came back is not HTTP: {one_line(error.message)}")
+    return Reply(fault=f"the request cannot be sent: {one_line(error)}", ours=isinstance(error, ValueError))
 
 
 def _no_name(error: aiohttp.ClientConnectorDNSError) -> Reply:
     cause = error.os_error
-    return Reply(
-        fault=f"name lookup: {error.host}: {_cleaned(cause.strerror or cause)}", ours=cause.errno not in _UNKNOWN_NAME
-    )
-
-
-def _cleaned(value: object) -> str:
-    """Text of the other side as one line of printable characters."""
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    text = "".join(character if character.isprintable() else " " for character in text[: EXCERPT_LIMIT * 4])
-    return " ".join(text.split())[:EXCERPT_LIMIT]
+    return Reply(fault=f"name lookup: {error.host}: {one_line(cause.strerror or cause)}", ours=is_ours(cause))
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -283,8 +239,7 @@ class Transport:
         """Raises EgressError for an address that is refused and ConfigurationError for anything else."""
         self._url = _checked_url(self.client.egress, self.url)
         self._base = _base_headers(self.headers)
-        if not 0 < self.timeout <= 300:
-            raise ConfigurationError("timeout: more than 0 and at most 300 seconds")
+        check_timeout(self.timeout)
         self._limits = _limits(self.timeout)
         self._signer = Signer(secret.reveal() for secret in self.signing_secrets) if self.signing_secrets else None
         wanted = self.acknowledgement
@@ -358,14 +313,14 @@ class Transport:
     def _told(self, reply: Reply) -> str:
         """What the other side said, with our own secrets masked in case it echoes them."""
         if 300 <= reply.status < 400 and reply.location:
-            return f"answered {reply.status}, redirecting to {_cleaned(reply.location)} (never followed)"
+            return f"answered {reply.status}, redirecting to {one_line(reply.location)} (never followed)"
         if not reply.body:
             return f"answered {reply.status}"
         text = reply.body.decode("utf-8", "replace")
         for value in self.headers.values():
             if isinstance(value, Secret):
                 text = text.replace(value.reveal(), MASK)
-        return f"answered {reply.status}: {_cleaned(text)}"
+        return f"answered {reply.status}: {one_line(text)}"
 
 
 def _checked_url(egress: Egress, text: str) -> URL:
@@ -375,7 +330,7 @@ def _checked_url(egress: Egress, text: str) -> URL:
     except ValueError:
         url = URL()
     if (url.scheme, url.host, url.port) != target:
-        raise EgressError(f"refused: {_cleaned(text)!r} can be read in two ways")
+        raise EgressError(f"refused: {one_line(text)!r} can be read in two ways")
     return url.with_fragment(None)
 
 

@@ -20,8 +20,9 @@ from urllib.parse import urlsplit
 
 from aftersend.contracts import Transport as Contract
 from aftersend.core.errors import ConfigurationError
-from aftersend.core.handover import Fault, Handovers, one_line
-from aftersend.core.options import option
+from aftersend.core.excerpts import one_line
+from aftersend.core.handover import Fault, Handovers
+from aftersend.core.options import check_timeout, option
 from aftersend.core.outcome import Outcome, Parcel, Piece, Verdict
 from aftersend.core.secret import Secret
 from aftersend.egress import Egress
@@ -42,6 +43,7 @@ MESSAGE_LIMIT = 1_000_000
 
 log = logging.getLogger("aftersend.kafka")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_STATE = re.compile(r" \(after \d+ms in state \w+.*\)$")
 
 
 class _Batch:
@@ -142,7 +144,7 @@ class _Line:
         batch.faults[piece.id] = Fault(said, is_final)
 
     def _on_error(self, error: KafkaError) -> None:
-        self.trouble = one_line(error.str())
+        self.trouble = _in_words(error)
         if error.fatal() or error.code() in (self._errors._AUTHENTICATION, self._errors._SSL):
             self.is_refused = True
 
@@ -254,7 +256,7 @@ class Transport:
             found = line.topics(self.timeout).topics.get(self._topic)
         except _library().KafkaException as error:
             self._drop()
-            return one_line(line.trouble or error.args[0].str(), (self.password,))
+            return one_line(line.trouble or _in_words(error.args[0]), (self.password,))
         if found is None or found.error is not None:
             return f"topic {self._topic}: {one_line(found.error.str() if found else 'there is none')}"
         return ""
@@ -281,11 +283,10 @@ class Transport:
         targets = [self.egress.check_url(url, self.schemes) for url in urls]
         for _, host, port in targets:
             self.egress.check_broker(host, port)
-        return tuple(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for _, host, port in targets)
+        return tuple(target.authority for target in targets)
 
     def _check_options(self) -> None:
-        if not 0 < self.timeout <= 300:
-            raise ConfigurationError("timeout: more than 0 and at most 300 seconds")
+        check_timeout(self.timeout)
         if not 1_000 <= self.message_limit <= 100_000_000:
             raise ConfigurationError("message_limit: from 1,000 to 100,000,000 bytes")
         if bool(self.user) != bool(self.password):
@@ -332,6 +333,13 @@ class Transport:
         if self.private_key is not None:
             settings |= {"ssl.certificate.pem": self.certificate, "ssl.key.pem": self.private_key.reveal()}
         return settings
+
+
+def _in_words(error: KafkaError) -> str:
+    """What the library says, without the states that it is in."""
+    if "Invalid response size" in error.str():
+        return "what answers there does not speak Kafka, or speaks TLS"
+    return one_line(_STATE.sub("", error.str()))
 
 
 def _library() -> Any:

@@ -20,9 +20,9 @@ from aftersend.core.errors import AftersendError, NotFoundError, StoreBusyError,
 from aftersend.core.pulling import LEASE_LEAST, LEASE_MOST, LEASE_SECONDS, MOST_EVENTS, Ask, Handout, Told
 from aftersend.core.registry import Key, Subscription
 from aftersend.core.timestamps import format_time
-from aftersend.web.patience import Patience, watched
 from aftersend.web.services import Guard, Services, encode, number_of, read_json, reply, tenant_of
 from aftersend.web.telling import Telling
+from aftersend.web.waits import Waits, watched
 
 WAIT_LIMIT = 60
 """Seconds that a consumer may wait for the first event."""
@@ -115,12 +115,12 @@ class Pulling:
         self,
         services: Services,
         pulls: Pulls,
-        patience: Patience,
+        waits: Waits,
         dialect_of: Callable[[Subscription], tuple[Dialect, str]],
     ) -> None:
         self._on = services
         self._pulls = pulls
-        self.patience = patience
+        self.waits = waits
         self._dialect_of = dialect_of
         self._waiting: Counter[str] = Counter()
 
@@ -173,8 +173,8 @@ class Pulling:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         async with watched(request) as client:
-            while not client.is_gone() and not self.patience.is_over and loop.time() < deadline:
-                async with self.patience.at_most(deadline - loop.time()) as client.limit:
+            while not client.is_gone() and not self.waits.is_over and loop.time() < deadline:
+                async with self.waits.at_most(deadline - loop.time()) as client.limit:
                     await puller.more()
                 if client.is_gone():
                     break
@@ -228,7 +228,7 @@ class Pulling:
         last = request.headers.get("last-event-id") or request.query_params.get("last") or ""
         if last:
             await puller.confirm(*_read_id(last))
-        stream = _Stream(puller, self.patience, *self._dialect_of(subscription), _lease_seconds(request, subscription))
+        stream = _Stream(puller, self.waits, *self._dialect_of(subscription), _lease_seconds(request, subscription))
         first = await puller.take(stream.ask())
         headers = {"cache-control": "no-store", "content-type": "text/event-stream"}
         return StreamingResponse(self._run(stream, subscription, first), headers=headers)
@@ -245,10 +245,10 @@ class Pulling:
 class _Stream:
     """One client's stream."""
 
-    def __init__(self, puller: Puller, patience: Patience, dialect: Dialect, form: str, seconds: float) -> None:
+    def __init__(self, puller: Puller, waits: Waits, dialect: Dialect, form: str, seconds: float) -> None:
         self._consumer = f"stream_{token_hex(8)}"
         self._puller = puller
-        self._patience = patience
+        self._waits = waits
         self._dialect = dialect
         self._form = form
         self._seconds = seconds
@@ -264,7 +264,7 @@ class _Stream:
         """Tell until there is enough to be confirmed."""
         yield b"retry: %d\n\n" % _RETRY_MILLISECONDS
         loop = asyncio.get_running_loop()
-        while not self._patience.is_over:
+        while not self._waits.is_over:
             if handout is not None:
                 self._since = self._since or loop.time()
                 self._told += len(handout.events)
@@ -274,7 +274,7 @@ class _Stream:
             wait = self._since + min(STREAM_SECONDS, self._seconds / 2) - loop.time() if self._told else STREAM_PULSE
             if wait <= 0:
                 return
-            async with self._patience.at_most(min(wait, STREAM_PULSE)) as limit:
+            async with self._waits.at_most(min(wait, STREAM_PULSE)) as limit:
                 await self._puller.more(late=not self._told)
             if limit.expired():
                 yield b": still here\n\n"

@@ -13,7 +13,6 @@ from starlette.routing import Route
 from aftersend.core.errors import UsageError
 from aftersend.core.event import Event
 from aftersend.core.registry import Key
-from aftersend.web.patience import Patience
 from aftersend.web.services import (
     PAGE,
     Guard,
@@ -25,6 +24,7 @@ from aftersend.web.services import (
     reply,
     tenant_of,
 )
+from aftersend.web.waits import Waits
 
 STREAMS = 64
 """Most event streams at once; one more is answered 503."""
@@ -39,9 +39,9 @@ STREAM_PULSE = 15
 class Reading:
     """The handlers for readers."""
 
-    def __init__(self, services: Services, patience: Patience | None = None) -> None:
+    def __init__(self, services: Services, waits: Waits | None = None) -> None:
         self._on = services
-        self._patience = patience or Patience()
+        self._waits = waits or Waits()
         self._streams = 0
 
     def routes(self, guard: Guard) -> list[Route]:
@@ -59,7 +59,7 @@ class Reading:
         after = number_of(request, "after", self._on.log.tail())
         limit = max(1, min(number_of(request, "limit", 100), PAGE))
         if wait := min(number_of(request, "wait", 0), WAIT_LIMIT):
-            async with self._patience.at_most(wait):
+            async with self._waits.at_most(wait):
                 await self._on.log.wait(after)
         events, position = await self._read(after, limit, tenant_of(request, key))
         dialect, form = self._on.find_dialect(request.query_params.get("dialect", "canonical"))
@@ -98,9 +98,9 @@ class Reading:
     async def _stream(self, position: int, tenant: str) -> AsyncIterator[bytes]:
         self._streams += 1
         try:
-            while not self._patience.is_over:
+            while not self._waits.is_over:
                 before = position
-                async with self._patience.at_most(STREAM_PULSE):
+                async with self._waits.at_most(STREAM_PULSE):
                     await self._on.log.wait(position)
                 events, position = await self._read(position, PAGE, tenant)
                 if events:

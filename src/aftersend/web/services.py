@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 from msgspec import Struct
@@ -17,7 +17,7 @@ from aftersend.core.consent import Level
 from aftersend.core.errors import AftersendError, ConflictError, ScopeError, UsageError
 from aftersend.core.event import DEFAULT_TENANT
 from aftersend.core.outcome import Outcome
-from aftersend.core.registry import Domain, Key, Subscription
+from aftersend.core.registry import Domain, Key, Name, Subscription
 from aftersend.core.secret import mask, read_secret
 from aftersend.telemetry import Telemetry
 from aftersend.web.access import LOCAL, Access
@@ -28,6 +28,8 @@ PAGE = 500
 """Most entries of one page of a list."""
 
 S = TypeVar("S", bound=Struct)
+
+_NAME_RULE = f"Expected `str` matching regex {get_args(Name)[1].pattern!r}"
 Handler = Callable[[Request, Key], Awaitable[Response]]
 
 encode = msgspec.json.Encoder(enc_hook=mask).encode
@@ -144,7 +146,14 @@ def to_record(fields: dict[str, Any], type_: type[S]) -> S:
     try:
         return msgspec.convert(fields, type_, dec_hook=read_secret)
     except msgspec.ValidationError as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(_in_words(str(error))) from None
+
+
+def _in_words(fault: str) -> str:
+    """What the reader of fields says, with the field's name first: `timeout: Expected `float` <= 300.0`."""
+    said, _, path = fault.removesuffix("`").rpartition(" - at `$")
+    said = said.replace(_NAME_RULE, "lower-case letters, digits, `-`, `_` and `.`, at most 63, a letter or digit first")
+    return f"{path.lstrip('.')}: {said}" if path and said else fault
 
 
 def reply(value: Any, status: int = 200) -> Response:

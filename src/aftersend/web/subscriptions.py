@@ -76,8 +76,7 @@ class Subscriptions:
         tenant = tenant_of(request, key)
         if any(item.name == asked.name for item in await self._on.registry.list(Subscription, tenant)):
             raise ConflictError(f"there is a subscription {asked.name!r} already")
-        is_signed = any(item.name == "signing_secrets" for item in options_of(self._plugin(asked.transport)))
-        made = (Secret(format_secret(token_bytes(SECRET_BYTES))),) if is_signed and not asked.signing_secrets else ()
+        made = self._new_secrets(asked)
         subscription = structs.replace(
             asked,
             id="sub_" + token_hex(8),
@@ -91,9 +90,14 @@ class Subscriptions:
         )
         probed = await self._checked(subscription, request, key)
         shown = self._shown(await self._on.deliveries.apply(subscription)) | probed
-        if made:
-            shown["signing_secrets"] = [secret.reveal() for secret in made]
-        return reply(shown, 201)
+        return reply(shown | _revealed(made), 201)
+
+    def _new_secrets(self, subscription: Subscription) -> tuple[Secret, ...]:
+        """A secret to sign with, where parcels are signed and none was given."""
+        is_signed = any(item.name == "signing_secrets" for item in options_of(self._plugin(subscription.transport)))
+        if not is_signed or subscription.signing_secrets:
+            return ()
+        return (Secret(format_secret(token_bytes(SECRET_BYTES))),)
 
     def _plugin(self, transport: str) -> type[Transport]:
         return self._on.find_transport(transport)
@@ -112,7 +116,12 @@ class Subscriptions:
             raise UsageError('settings are an object: {"settings": {"user": "…"}}')
         if "secrets" in fields:
             raise UsageError("secrets stand among the settings")
-        plain, secrets = sort_settings(self._plugin(transport), settings, f"transport {transport}", _OWN_FIELDS)
+        if fields.get("types") == []:
+            raise UsageError("types: name at least one; * stands for all")
+        plugin = self._plugin(transport)
+        if fields.get("url") and not plugin.schemes:
+            raise UsageError(f"url: {transport} takes none; leave it out, or name the transport that it is for")
+        plain, secrets = sort_settings(plugin, settings, f"transport {transport}", _OWN_FIELDS)
         revealed = {name: secret.reveal() for name, secret in secrets.items()}
         return {**fields, "transport": transport, "settings": plain, "secrets": revealed}
 
@@ -157,10 +166,14 @@ class Subscriptions:
             raise UsageError(f"{min(fixed)} cannot be changed")
         after = structs.replace(self._changed(before, changes), failing_since=0, reason="")
         if after.state not in ("active", "paused"):
-            raise UsageError(f"the subscription is {before.state}; set state to active or paused")
+            raise UsageError(
+                f"{before.name} is {before.state}; enable it first (state active), or set its state to paused"
+            )
+        made = self._new_secrets(after) if after.transport != before.transport else ()
+        after = structs.replace(after, signing_secrets=made or after.signing_secrets)
         is_moved = bool({"transport", "url", "settings"} & changes.keys())
         probed = await self._checked(after, request, key, "" if is_moved else "skip")
-        return reply(self._shown(await self._on.deliveries.apply(after)) | probed)
+        return reply(self._shown(await self._on.deliveries.apply(after)) | probed | _revealed(made))
 
     def _changed(self, before: Subscription, changes: dict[str, Any]) -> Subscription:
         """The record with some fields anew; of the settings, those that are named: null takes one away."""
@@ -168,6 +181,7 @@ class Subscriptions:
         settings = {**fields["settings"], **fields.pop("secrets")}
         if "transport" in changes and changes["transport"] != before.transport:
             settings = {}
+            fields["url"] = fields["url"] if self._plugin(str(changes["transport"])).schemes else ""
         given = changes.get("settings", {})
         settings |= {name: value for name, value in given.items() if value != MASK} if isinstance(given, dict) else {}
         settings = {name: value for name, value in settings.items() if value is not None}
@@ -221,6 +235,11 @@ class Subscriptions:
         """What was told on a day (`day=YYYY-MM-DD`), or on every day."""
         subscription = await self._find(request, key)
         return reply(await self._on.cursors.manifests(subscription.id, request.query_params.get("day", "")))
+
+
+def _revealed(made: tuple[Secret, ...]) -> dict[str, Any]:
+    """Secrets that were made just now, shown this once."""
+    return {"signing_secrets": [secret.reveal() for secret in made]} if made else {}
 
 
 def _told(outcome: Outcome) -> dict[str, Any]:

@@ -7,21 +7,20 @@ the last stretch is sent anew, so that what the server had not written yet does 
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import BinaryIO, ClassVar, Literal
 from urllib.parse import unquote_to_bytes
 
 from aftersend.contracts import Depot
 from aftersend.contracts import Transport as Contract
 from aftersend.core.errors import ConfigurationError, EgressError
-from aftersend.core.options import option
+from aftersend.core.options import check_timeout, option
 from aftersend.core.outcome import Outcome, Parcel, Verdict, Volume
 from aftersend.core.secret import MASK, Secret
 from aftersend.egress import Egress, Target
+from aftersend.egress.keeping import Kept
 from aftersend.transports.ftp.control import StepError
 from aftersend.transports.ftp.security import make_context
 from aftersend.transports.ftp.session import Place, ResumeError, Session
@@ -58,19 +57,16 @@ class Transport:
         "on port 990 and explicit on others, ftp:// is without TLS.",
     )
     ca: str = option("", help="Certificates (PEM) that the server's must be signed by, in place of the system's.")
-    timeout: float = option(30.0, help="Seconds for each step: connecting, a reply, the next 256 kB of a file.")
+    timeout: float = option(15.0, help="Seconds for each step: connecting, a reply, the next 256 kB of a file.")
 
     egress: Egress = field(repr=False)
     _place: Place = field(init=False, repr=False)
-    _session: Session | None = field(init=False, repr=False, default=None)
-    _turn: asyncio.Lock = field(init=False, repr=False, default_factory=asyncio.Lock)
-    _idle: asyncio.TimerHandle | None = field(init=False, repr=False, default=None)
+    _kept: Kept[Session] = field(init=False, repr=False, default_factory=lambda: Kept(IDLE_LIMIT))
 
     def __post_init__(self) -> None:
         """Raises EgressError for an address that is refused and ConfigurationError for anything else."""
         target = self.egress.check_url(self.url, self.schemes)
-        if not 0 < self.timeout <= 300:
-            raise ConfigurationError("timeout: more than 0 and at most 300 seconds")
+        check_timeout(self.timeout)
         self._place = self._checked_place(target)
 
     def _checked_place(self, target: Target) -> Place:
@@ -113,26 +109,21 @@ class Transport:
             file = open(volume.path, "rb")  # noqa: ASYNC230, PTH123, SIM115
         except OSError as error:
             return Outcome(Verdict.FAILED, f"the file on this side cannot be read: {error.strerror}", ours=True)
-        try:
-            async with self._turn:
-                return await self._attempt(lambda session: _upload(session, volume, file))
-        finally:
-            file.close()
+        with file:
+            return await self._attempt(lambda session: _upload(session, volume, file))
 
     async def probe(self) -> Outcome:
         """Log in, then upload, rename and delete an empty file."""
-        async with self._turn:
-            return await self._attempt(_try)
+        return await self._attempt(_try)
 
     async def close(self) -> None:
         """Say goodbye, if there is a connection."""
-        session = self._take()
-        if session is not None:
-            await session.close()
+        await self._kept.close()
 
     async def _attempt(self, work: Callable[[Session], Awaitable[None]]) -> Outcome:
         try:
-            await self._do(work)
+            async with self._kept.use(self._open) as session:
+                await work(session)
         except EgressError as error:
             return Outcome(Verdict.FAILED, str(error), ours=True)
         except StepError as error:
@@ -141,42 +132,8 @@ class Transport:
             return Outcome(Verdict.FAILED, detail, status, retry_after=error.retry_after, ours=error.ours)
         return _TAKEN
 
-    async def _do(self, work: Callable[[Session], Awaitable[None]]) -> None:
-        session = await self._kept() or await Session.open(self._place, self.egress, self._masked)
-        try:
-            await work(session)
-        except BaseException:
-            session.drop()
-            raise
-        self._keep(session)
-
-    async def _kept(self) -> Session | None:
-        """The connection of last time, if it still answers."""
-        session = self._take()
-        if session is None:
-            return None
-        is_alive = False
-        try:
-            is_alive = await session.is_alive()
-        finally:
-            if not is_alive:
-                session.drop()
-        return session if is_alive else None
-
-    def _keep(self, session: Session) -> None:
-        self._session = session
-        self._idle = asyncio.get_running_loop().call_later(IDLE_LIMIT, self._let_go)
-
-    def _take(self) -> Session | None:
-        session, self._session = self._session, None
-        if self._idle is not None:
-            self._idle.cancel()
-        return session
-
-    def _let_go(self) -> None:
-        session = self._take()
-        if session is not None:
-            session.drop()
+    async def _open(self) -> Session:
+        return await Session.open(self._place, self.egress, self._masked)
 
     def _masked(self, text: str) -> str:
         password = self.password.reveal() if self.password is not None else ""
@@ -184,7 +141,7 @@ class Transport:
 
 
 async def _upload(session: Session, volume: Volume, file: BinaryIO) -> None:
-    part = _part_name(volume)
+    part = volume.hidden_name
     reached = await session.size(part)
     start = _start(reached, volume.size) if session.resumes else 0
     try:
@@ -214,11 +171,6 @@ async def _try(session: Session) -> None:
 def _start(reached: int | None, size: int) -> int:
     """Where an upload goes on."""
     return max(0, reached - OVERLAP) if reached is not None and reached <= size else 0
-
-
-def _part_name(volume: Volume) -> str:
-    """The name that a file has until it is whole: hidden, and its own for each id."""
-    return f".aftersend-{blake2b(volume.id.encode(), digest_size=12).hexdigest()}.part"
 
 
 def _folder(url: str) -> str:

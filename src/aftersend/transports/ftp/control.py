@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import re
 import socket
 import ssl
@@ -11,19 +10,18 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from aftersend.core.excerpts import one_line
+from aftersend.egress.connecting import is_ours
+from aftersend.egress.faults import why
+
 REPLY_LIMIT = 100
 """Lines of one reply."""
 LINE_LIMIT = 4_096
 """Bytes of one line of a reply."""
-EXCERPT_LIMIT = 200
 
 _FIRST = re.compile(r"([1-5][0-9]{2})([ -]|$)")
 _MINUTES = re.compile(r"\b(\d{1,4}) ?min")
-_OUR_ERRORS = frozenset(
-    (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.ENETUNREACH)
-)
 _UNSAID = ("the connection was closed", "no answer in time")
-_UNKNOWN_NAME = frozenset((socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)))
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -62,18 +60,11 @@ class StepError(Exception):
 def broken(step: str, error: OSError) -> StepError:
     """What the network or TLS did, as a failure of a step."""
     if isinstance(error, socket.gaierror):
-        return StepError("name lookup", cleaned(error.strerror or str(error)), ours=error.errno not in _UNKNOWN_NAME)
+        return StepError("name lookup", one_line(error.strerror or error), ours=is_ours(error))
     if isinstance(error, ssl.SSLError):
-        text = getattr(error, "verify_message", "") or error.reason or str(error)
-        return StepError(step, f"TLS: {cleaned(text)}")
-    text = error.strerror or str(error) or _UNSAID[isinstance(error, TimeoutError)]
-    return StepError(step, cleaned(text), ours=error.errno in _OUR_ERRORS)
-
-
-def cleaned(text: str) -> str:
-    """Text of the other side as one line of printable characters."""
-    text = "".join(character if character.isprintable() else " " for character in text[: EXCERPT_LIMIT * 4])
-    return " ".join(text.split())[:EXCERPT_LIMIT]
+        return StepError(step, one_line(why(error)))
+    text = why(error) or _UNSAID[isinstance(error, TimeoutError)]
+    return StepError(step, one_line(text), ours=is_ours(error))
 
 
 def write(writer: asyncio.StreamWriter, data: bytes) -> None:
@@ -149,4 +140,4 @@ class Control:
         return line.decode("utf-8", "replace").rstrip("\r\n")
 
     def _told(self, text: str) -> str:
-        return cleaned(self._masked(text))
+        return one_line(self._masked(text))

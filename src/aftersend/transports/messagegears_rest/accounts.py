@@ -28,6 +28,13 @@ class Accounts:
         self._open_transport = open_transport
         self._waiting = 0
 
+    def check(self, subscription: Subscription, transport: Transport) -> None:
+        """Raises UsageError for an account that another subscription has already, with the same key."""
+        mine = _digest(transport.account_id, transport.api_key.reveal())
+        others = [other for other in self._subscriptions() if other.id != subscription.id]
+        if any(compare_digest(mine, self._wanted(other)) for other in others):
+            raise UsageError("api_key: another subscription has this account and key; give this one a key of its own")
+
     async def admit(self, fields: Mapping[str, str]) -> Subscription:
         """The subscription that a request may read. Raises AccessError; for wrong credentials, after a second."""
         found = self._find(fields.get("AccountId", ""), fields.get("ApiKey", ""))

@@ -15,6 +15,7 @@ from aftersend.core.errors import AccessError, AftersendError, StoreBusyError, U
 from aftersend.core.event import Event
 from aftersend.core.registry import Subscription
 from aftersend.telemetry import Telemetry
+from aftersend.transports.messagegears_rest import Transport
 from aftersend.transports.messagegears_rest.accounts import Accounts
 from aftersend.transports.messagegears_rest.answering import (
     AbandonedError,
@@ -117,6 +118,10 @@ class WebService:
         self._count = telemetry.count
         self._readers = asyncio.Semaphore(READERS_LIMIT)
         self._queued = 0
+
+    def check(self, subscription: Subscription, transport: Transport) -> None:
+        """Raises UsageError for an account that another subscription has already."""
+        self._accounts.check(subscription, transport)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -241,7 +246,8 @@ async def _fields(scope: Scope, receive: Receive) -> dict[str, str]:
         pairs = parse_qsl(data.decode("latin-1"), keep_blank_values=True, max_num_fields=FIELDS_LIMIT, errors="replace")
     except ValueError:
         raise UsageError(f"The request has more than {FIELDS_LIMIT} parameters.") from None
-    return dict(reversed(pairs))
+    # Keys come out of files, with a line break at their end.
+    return {name: value.strip() for name, value in reversed(pairs)}
 
 
 async def _body(receive: Receive) -> bytes:

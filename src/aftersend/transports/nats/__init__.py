@@ -13,7 +13,6 @@ import binascii
 import re
 import ssl
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -23,11 +22,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aftersend.contracts import Transport as Contract
 from aftersend.core.errors import ConfigurationError
-from aftersend.core.handover import Handovers, one_line
-from aftersend.core.options import option
+from aftersend.core.excerpts import one_line
+from aftersend.core.handover import Handovers
+from aftersend.core.options import check_timeout, option
 from aftersend.core.outcome import Outcome, Parcel, Verdict
 from aftersend.core.secret import Secret
 from aftersend.egress import CONNECT_LIMIT, Egress, Target
+from aftersend.egress.connecting import Goodbyes, tls_context
+from aftersend.egress.faults import why
 from aftersend.transports.nats.session import SUBJECT, Session, Try
 
 if TYPE_CHECKING:
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
 
 IDLE_LIMIT = 300.0
 """Seconds that an unused connection is kept."""
-CLOSE_LIMIT = 1.0
-"""Seconds for saying goodbye."""
 
 _CREDENTIALS = re.compile(r"-----BEGIN [A-Z ]+-----\s*(\S+)\s*-+END [A-Z ]+-+")
 
@@ -71,7 +71,7 @@ class Transport:
     _session: Session | None = field(init=False, repr=False, default=None)
     _trouble: str = field(init=False, repr=False, default="")
     _idle: asyncio.TimerHandle | None = field(init=False, repr=False, default=None)
-    _leaving: set[asyncio.Task[None]] = field(init=False, repr=False, default_factory=set)
+    _goodbyes: Goodbyes = field(init=False, repr=False, default_factory=Goodbyes)
 
     def __post_init__(self) -> None:
         """Raises EgressError for a server that is not listed and ConfigurationError for anything else."""
@@ -81,7 +81,7 @@ class Transport:
         self._check_options()
         self._login = self._login_of()
         if self.tls:
-            self._context = _context(self.ca)
+            self._context = tls_context(self.ca)
 
     @property
     def carries(self) -> Literal["pieces"]:
@@ -105,9 +105,8 @@ class Transport:
             self._idle.cancel()
         session, self._session = self._session, None
         if session is not None:
-            await _leave(session.client)
-        if self._leaving:
-            await asyncio.wait(self._leaving)
+            self._goodbyes.say(session.client.close)
+        await self._goodbyes.over()
 
     # --- the connection
 
@@ -122,7 +121,7 @@ class Transport:
             return self._trouble or f"no answer within {self.timeout:g} s"
         except (_library().Error, OSError) as error:
             self._drop()
-            return self._trouble or one_line(error, self._secrets())
+            return self._trouble or one_line(why(error), self._secrets()) or "the connection broke"
         return ""
 
     async def _connected(self) -> Session:
@@ -142,7 +141,7 @@ class Transport:
 
         try:
             await client.connect(
-                f"{'tls' if self.tls else 'nats'}://{self._place()}",
+                f"{'tls' if self.tls else 'nats'}://{self._target.authority}",
                 name="aftersend",
                 allow_reconnect=False,
                 max_reconnect_attempts=1,
@@ -156,13 +155,9 @@ class Transport:
             self._insist(client)
             await session.listen()
         except BaseException:
-            self._part(client)
+            self._goodbyes.say(client.close)
             raise
         return session
-
-    def _place(self) -> str:
-        _, host, port = self._target
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def _guarded(self, client: Client) -> dict[str, Any]:
         """How to log in; said only once the connection is encrypted, where it must be.
@@ -184,19 +179,13 @@ class Transport:
             raise ConnectionError("the server offers no TLS; with the option tls = false it is done without")
 
     async def _on_error(self, error: Exception) -> None:
-        self._trouble = one_line(error or type(error).__name__, self._secrets())
+        self._trouble = one_line(why(error) or type(error).__name__, self._secrets())
 
     def _drop(self) -> None:
         session, self._session = self._session, None
         if session is not None:
             session.lose("another parcel found the connection broken")
-            self._part(session.client)
-
-    def _part(self, client: Client) -> None:
-        """Say goodbye without waiting for it."""
-        task = asyncio.get_running_loop().create_task(_leave(client))
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+            self._goodbyes.say(session.client.close)
 
     def _keep(self) -> None:
         if self._idle is not None:
@@ -223,8 +212,7 @@ class Transport:
             raise ConfigurationError("url: a server and nothing else, as in nats://nats.example.com:4222")
         if not re.fullmatch(r"[^\s.*>/\\]{0,255}", self.stream):
             raise ConfigurationError(f"stream: {self.stream!r} is no name of a stream")
-        if not 0 < self.timeout <= 300:
-            raise ConfigurationError("timeout: more than 0 and at most 300 seconds")
+        check_timeout(self.timeout)
         if not SUBJECT.fullmatch(self.subject.replace("{type}", "type")):
             raise ConfigurationError(f"subject: {self.subject!r} is no subject to publish to, such as events.{{type}}")
         if bool(self.user) != bool(self.password):
@@ -252,13 +240,6 @@ class Transport:
         return self.password, self.token, self.credentials
 
 
-async def _leave(client: Client) -> None:
-    """Close a connection, and wait no longer than is decent."""
-    with suppress(Exception):
-        async with asyncio.timeout(CLOSE_LIMIT):
-            await client.close()
-
-
 def _read_credentials(credentials: Secret) -> tuple[bytes, Ed25519PrivateKey]:
     """The token of a user and the key to sign with. Raises ConfigurationError."""
     found = _CREDENTIALS.findall(credentials.reveal())
@@ -270,13 +251,6 @@ def _read_credentials(credentials: Secret) -> tuple[bytes, Ed25519PrivateKey]:
         return found[0].encode(), Ed25519PrivateKey.from_private_bytes(seed)
     except (binascii.Error, ValueError):
         raise ConfigurationError("credentials: the seed in it cannot be read") from None
-
-
-def _context(ca: str) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cadata=ca or None)
-    except (ssl.SSLError, ValueError):
-        raise ConfigurationError("ca: not certificates as PEM text") from None
 
 
 def _library() -> Any:

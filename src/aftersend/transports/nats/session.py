@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from aftersend.core.handover import Fault, one_line
+from aftersend.core.excerpts import one_line
+from aftersend.core.handover import Fault
 from aftersend.core.outcome import Piece
 
 if TYPE_CHECKING:

@@ -7,21 +7,20 @@ same id is the same bytes, and what the server had not answered for is sent anew
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import unquote_to_bytes
 
 from aftersend.contracts import Depot
 from aftersend.contracts import Transport as Contract
 from aftersend.core.errors import ConfigurationError, EgressError
-from aftersend.core.options import option
+from aftersend.core.options import check_timeout, option
 from aftersend.core.outcome import Outcome, Parcel, Verdict, Volume
 from aftersend.core.secret import Secret
 from aftersend.egress import Egress, Target
+from aftersend.egress.keeping import Kept
 from aftersend.transports.sftp.place import Place, StepError
 
 if TYPE_CHECKING:
@@ -62,20 +61,17 @@ class Transport:
     )
     passphrase: Secret | None = option(None, help="What opens the private key.", secret=True)
     mode: str = option("", help="Who may read the files, as octal digits such as 0640; empty: as the server does.")
-    timeout: float = option(30.0, help="Seconds for each step: logging in, an answer, the next 256 kB of a file.")
+    timeout: float = option(15.0, help="Seconds for each step: logging in, an answer, the next 256 kB of a file.")
 
     egress: Egress = field(repr=False)
     _place: Place = field(init=False, repr=False)
     _mode: int | None = field(init=False, repr=False)
-    _session: Any = field(init=False, repr=False, default=None)
-    _turn: asyncio.Lock = field(init=False, repr=False, default_factory=asyncio.Lock)
-    _idle: asyncio.TimerHandle | None = field(init=False, repr=False, default=None)
+    _kept: Kept[Any] = field(init=False, repr=False, default_factory=lambda: Kept(IDLE_LIMIT))
 
     def __post_init__(self) -> None:
         """Raises EgressError for an address that is refused and ConfigurationError for anything else."""
         target = self.egress.check_url(self.url, self.schemes)
-        if not 0 < self.timeout <= 300:
-            raise ConfigurationError("timeout: more than 0 and at most 300 seconds")
+        check_timeout(self.timeout)
         if not self.user.strip() or not self.user.isprintable():
             raise ConfigurationError("user: a name is wanted")
         if self.password is None and self.private_key is None:
@@ -116,71 +112,34 @@ class Transport:
             file = open(volume.path, "rb")  # noqa: ASYNC230, PTH123, SIM115
         except OSError as error:
             return Outcome(Verdict.FAILED, f"the file on this side cannot be read: {error.strerror}", ours=True)
-        part = f".aftersend-{blake2b(volume.id.encode(), digest_size=12).hexdigest()}.part"
-        try:
-            async with self._turn:
-                return await self._attempt(
-                    lambda session: session.upload(part, volume.name, self._mode, file, volume.size)
-                )
-        finally:
-            file.close()
+        with file:
+            return await self._attempt(
+                lambda session: session.upload(volume.hidden_name, volume.name, self._mode, file, volume.size)
+            )
 
     async def probe(self) -> Outcome:
         """Log in, then create, rename and delete an empty file."""
-        async with self._turn:
-            return await self._attempt(lambda session: session.rehearse(_PROBE, _PROBE_DONE, self._mode))
+        return await self._attempt(lambda session: session.rehearse(_PROBE, _PROBE_DONE, self._mode))
 
     async def close(self) -> None:
         """Say goodbye, if there is a connection."""
-        session = self._take()
-        if session is not None:
-            await session.close()
+        await self._kept.close()
 
     async def _attempt(self, work: Callable[[Session], Awaitable[None]]) -> Outcome:
         try:
-            await self._do(work)
+            async with self._kept.use(self._open) as session:
+                await work(session)
         except EgressError as error:
             return Outcome(Verdict.FAILED, str(error), ours=True)
         except StepError as error:
             return Outcome(Verdict.FAILED, str(error)[:DETAIL_LIMIT], ours=error.ours)
         return _TAKEN
 
-    async def _do(self, work: Callable[[Session], Awaitable[None]]) -> None:
+    async def _open(self) -> Session:
+        # The library takes a quarter of a second to import.
         from aftersend.transports.sftp.session import Session
 
-        session = await self._kept() or await Session.open(self._place, self.egress)
-        try:
-            await work(session)
-        except BaseException:
-            session.drop()
-            raise
-        self._session = session
-        self._idle = asyncio.get_running_loop().call_later(IDLE_LIMIT, self._let_go)
-
-    async def _kept(self) -> Session | None:
-        """The connection of last time, if it still answers."""
-        session = self._take()
-        if session is None:
-            return None
-        is_alive = False
-        try:
-            is_alive = await session.is_alive()
-        finally:
-            if not is_alive:
-                session.drop()
-        return session if is_alive else None
-
-    def _take(self) -> Session | None:
-        session: Session | None = self._session
-        self._session = None
-        if self._idle is not None:
-            self._idle.cancel()
-        return session
-
-    def _let_go(self) -> None:
-        session = self._take()
-        if session is not None:
-            session.drop()
+        return await Session.open(self._place, self.egress)
 
 
 def _read_mode(text: str) -> int | None:

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from aftersend.core.secret import MASK, Secret
+from aftersend.core.excerpts import one_line
+from aftersend.core.secret import Secret
 
 if TYPE_CHECKING:
     from asyncssh import SSHKey
 
     from aftersend.transports.sftp.keys import HostKeys
-
-EXCERPT_LIMIT = 200
 
 
 class Place(Struct, frozen=True):
@@ -33,11 +32,7 @@ class Place(Struct, frozen=True):
 
     def masked(self, text: str) -> str:
         """Text of the other side as one printable line, without our secrets in case it echoes them."""
-        for secret in (self.password, self.passphrase):
-            if secret is not None and secret.reveal():
-                text = text.replace(secret.reveal(), MASK)
-        text = "".join(character if character.isprintable() else " " for character in text[: EXCERPT_LIMIT * 4])
-        return " ".join(text.split())[:EXCERPT_LIMIT]
+        return one_line(text, (self.password, self.passphrase))
 
     def path(self, name: str) -> str:
         """Where a file of the folder is."""

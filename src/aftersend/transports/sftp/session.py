@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 from collections import deque
 from collections.abc import AsyncIterator
@@ -13,7 +12,9 @@ from typing import BinaryIO
 import asyncssh
 
 from aftersend.core.errors import EgressError
-from aftersend.egress import CONNECT_LIMIT, Egress
+from aftersend.egress import Egress
+from aftersend.egress.connecting import dial, is_ours
+from aftersend.egress.faults import why
 from aftersend.transports.sftp.keys import HostKeys
 from aftersend.transports.sftp.place import Place, StepError
 
@@ -24,11 +25,6 @@ BLOCK_LIMIT = 256 * 1024
 ALIVE_LIMIT = 5.0
 """Seconds for a sign of life of a connection that was kept."""
 GOODBYE_LIMIT = 2.0
-
-_OUR_ERRORS = frozenset(
-    (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.ENETUNREACH)
-)
-_UNKNOWN_NAME = frozenset((socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)))
 
 asyncssh.set_log_level("WARNING")
 
@@ -58,7 +54,7 @@ class Session:
     async def open(cls, place: Place, egress: Egress) -> Session:
         """Connect, compare the host key, log in, start SFTP."""
         async with _step(place, "connect"):
-            sock = await _connected(egress, place.host, place.port)
+            sock = await dial(await egress.resolve(place.host, place.port), place.port)
         connection = await _logged_in(place, sock)
         try:
             async with _step(place, "starting SFTP"):
@@ -195,36 +191,15 @@ async def _step(place: Place, name: str, limit: float = 0.0) -> AsyncIterator[No
         raise StepError(name, place.masked(error.reason) or type(error).__name__) from None
     except socket.gaierror as error:
         text = place.masked(error.strerror or str(error))
-        raise StepError("name lookup", text, ours=error.errno not in _UNKNOWN_NAME) from None
+        raise StepError("name lookup", text, ours=is_ours(error)) from None
     except OSError as error:
-        text = place.masked(error.strerror or str(error))
-        raise StepError(name, text, ours=error.errno in _OUR_ERRORS) from None
+        text = place.masked(why(error)) or "the connection broke"
+        raise StepError(name, text, ours=is_ours(error)) from None
     except (StepError, EgressError):
         raise
     except Exception as error:
         # What the library trips over is what a stranger sent.
         raise StepError(name, f"what came back is not understood: {place.masked(str(error))}") from None
-
-
-async def _connected(egress: Egress, host: str, port: int) -> socket.socket:
-    """A socket to a judged address of a host."""
-    fault: OSError = ConnectionError(f"{host} has no address")
-    for address in await egress.resolve(host, port):
-        sock = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        try:
-            async with asyncio.timeout(CONNECT_LIMIT):
-                await asyncio.get_running_loop().sock_connect(sock, (str(address), port))
-            return sock
-        except OSError as error:
-            sock.close()
-            fault = error
-        except BaseException:
-            sock.close()
-            raise
-    if isinstance(fault, TimeoutError):
-        raise ConnectionError(f"no connection within {CONNECT_LIMIT:g} s")
-    raise fault
 
 
 async def _logged_in(place: Place, sock: socket.socket) -> asyncssh.SSHClientConnection:

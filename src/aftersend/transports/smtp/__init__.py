@@ -23,16 +23,18 @@ from aftersend.contracts import Clock
 from aftersend.contracts import Depot as DepotContract
 from aftersend.contracts import Transport as Contract
 from aftersend.core.errors import ConfigurationError
-from aftersend.core.options import option
+from aftersend.core.excerpts import clean_line
+from aftersend.core.options import check_timeout, option
 from aftersend.core.outcome import Outcome, Parcel, Verdict, Volume
 from aftersend.core.rotation import Rotation
 from aftersend.core.secret import Secret
 from aftersend.egress import Egress, Target
+from aftersend.egress.connecting import tls_context
 from aftersend.transports.smtp import chart, page, plain
 from aftersend.transports.smtp.addresses import checked_address
 from aftersend.transports.smtp.connections import Access
 from aftersend.transports.smtp.digest import Digest, digest_of
-from aftersend.transports.smtp.mails import Attachment, Letterhead, Picture, clean_line, digest_mail, event_mail
+from aftersend.transports.smtp.mails import Attachment, Letterhead, Picture, digest_mail, event_mail
 from aftersend.transports.smtp.relay import Mail, Relay
 from aftersend.transports.smtp.wording import WORDINGS, Wording
 
@@ -92,8 +94,7 @@ class Transport:
         self._check_encryption(target)
         if self.hostname and not _HOSTNAME.fullmatch(self.hostname):
             raise ConfigurationError(f"hostname: {self.hostname[:100]!r} is not a host name")
-        if not 0 < self.timeout <= 300:
-            raise ConfigurationError("timeout: more than 0 and at most 300 seconds")
+        check_timeout(self.timeout)
         if not 0 <= self.attach_limit <= ATTACHMENT_LIMIT:
             raise ConfigurationError(f"attach_limit: at most {ATTACHMENT_LIMIT} bytes")
         self._words = WORDINGS[self.language]
@@ -163,7 +164,7 @@ class Transport:
             target=target,
             egress=self.egress,
             tls=self.tls,
-            context=_context(self.ca) if self.tls == "required" else _lenient_context(),
+            context=tls_context(self.ca) if self.tls == "required" else _lenient_context(),
             user=self.user,
             password=self.password,
             hostname=self.hostname,
@@ -252,25 +253,11 @@ def _zone(name: str) -> ZoneInfo:
 
 
 @cache
-def _system_context() -> ssl.SSLContext:
-    return ssl.create_default_context()
-
-
-@cache
 def _lenient_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def _context(authorities: str) -> ssl.SSLContext:
-    if not authorities:
-        return _system_context()
-    try:
-        return ssl.create_default_context(cadata=authorities)
-    except (ssl.SSLError, ValueError):
-        raise ConfigurationError("ca: that is not certificates as PEM text") from None
 
 
 _proof: type[Contract] = Transport

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import socket
 import ssl
@@ -12,16 +11,14 @@ from typing import NamedTuple
 from aiosmtplib import SMTPException, SMTPResponseException
 
 from aftersend.core.errors import EgressError
+from aftersend.core.excerpts import one_line
 from aftersend.core.outcome import Outcome, Verdict
 from aftersend.core.secret import MASK
+from aftersend.egress.connecting import is_ours
+from aftersend.egress.faults import why
 
 RETRY_AFTER_LIMIT = 86_400.0
-EXCERPT_LIMIT = 200
 
-_OUR_ERRORS = frozenset(
-    (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.ENETUNREACH)
-)
-_UNKNOWN_NAME = frozenset((socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)))
 _LATER = r"(?:retry|again|back|wait)\D{0,40}?"
 _HINT = re.compile(_LATER + r"(\d{1,6})\s*(s|sec|second|m|min|minute|h|hour)s?\b", re.IGNORECASE)
 _CLOCK_HINT = re.compile(_LATER + r"(\d{1,2}):(\d{2}):(\d{2})\b", re.IGNORECASE)
@@ -47,7 +44,7 @@ class Answer(NamedTuple):
         return 500 <= self.code < 600
 
     def __str__(self) -> str:
-        return f"{self.code or ''} {cleaned(self.text)}".strip()
+        return f"{self.code or ''} {one_line(self.text)}".strip()
 
 
 class Masked:
@@ -63,12 +60,6 @@ class Masked:
         for secret in self._secrets:
             text = text.replace(secret, MASK)
         return Answer(answer.code, text)
-
-
-def cleaned(value: object) -> str:
-    """Text of the other side as one line of printable characters."""
-    text = "".join(character if character.isprintable() else " " for character in str(value)[: EXCERPT_LIMIT * 4])
-    return " ".join(text.split())[:EXCERPT_LIMIT]
 
 
 def hinted(text: str) -> float | None:
@@ -102,17 +93,17 @@ def broken(step: str, error: Exception, masked: Masked) -> Outcome:
     if isinstance(error, SMTPResponseException):
         return failed(step, masked(Answer(max(error.code, 0), error.message)))
     if isinstance(error, EgressError):
-        return Outcome(Verdict.FAILED, cleaned(error), ours=True)
+        return Outcome(Verdict.FAILED, one_line(error), ours=True)
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
     if isinstance(cause, ssl.SSLError):
-        return Outcome(Verdict.FAILED, f"TLS: {cleaned(getattr(cause, 'verify_message', '') or cause.reason or cause)}")
+        return Outcome(Verdict.FAILED, one_line(why(cause)))
     if isinstance(cause, socket.gaierror):
-        ours = cause.errno not in _UNKNOWN_NAME
-        return Outcome(Verdict.FAILED, f"name lookup: {cleaned(cause.strerror or cause)}", ours=ours)
+        ours = is_ours(cause)
+        return Outcome(Verdict.FAILED, f"name lookup: {one_line(cause.strerror or cause)}", ours=ours)
     if isinstance(cause, SMTPException):
-        text = cleaned(masked(Answer(0, str(cause))).text)
+        text = one_line(masked(Answer(0, str(cause))).text)
         return Outcome(Verdict.FAILED, f"{step}: {text or 'the connection broke'}")
     if isinstance(cause, OSError):
-        detail = f"{step}: {cleaned(cause.strerror or cause) or 'the connection broke'}"
-        return Outcome(Verdict.FAILED, detail, ours=cause.errno in _OUR_ERRORS)
-    return Outcome(Verdict.FAILED, f"{step}: {cleaned(error) or type(error).__name__}", ours=True)
+        detail = f"{step}: {one_line(why(cause)) or 'the connection broke'}"
+        return Outcome(Verdict.FAILED, detail, ours=is_ours(cause))
+    return Outcome(Verdict.FAILED, f"{step}: {one_line(error) or type(error).__name__}", ours=True)

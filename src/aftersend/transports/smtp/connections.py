@@ -16,7 +16,8 @@ from aiosmtplib import SMTP, SMTPException, SMTPServerDisconnected
 from aftersend.core.errors import EgressError
 from aftersend.core.outcome import Outcome, Verdict
 from aftersend.core.secret import Secret
-from aftersend.egress import CONNECT_LIMIT, Address, Egress, Target
+from aftersend.egress import Address, Egress, Target
+from aftersend.egress.connecting import dial
 from aftersend.transports.smtp.answers import Answer, Masked, broken
 
 IDLE_SECONDS = 20.0
@@ -223,14 +224,10 @@ class Connections:
     async def _dial(self) -> socket.socket:
         """A connection to a judged address."""
         target = self._access.target
-        fault: OSError = ConnectionError(f"{target.host} has no address")
-        for address in await self._access.egress.resolve(target.host, target.port):
+        addresses = await self._access.egress.resolve(target.host, target.port)
+        for address in addresses:
             self._check_address(address)
-            try:
-                return await _connect(address, target.port)
-            except OSError as error:
-                fault = error
-        raise fault
+        return await dial(addresses, target.port)
 
     def _check_address(self, address: Address) -> None:
         """What anybody on the way could read goes only to networks that the operator opened."""
@@ -240,21 +237,6 @@ class Connections:
         raise EgressError(
             f"refused: without verified TLS mail goes only to networks opened with --egress-allow; {address} is in none"
         )
-
-
-async def _connect(address: Address, port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6)
-    try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        async with asyncio.timeout(CONNECT_LIMIT):
-            await asyncio.get_running_loop().sock_connect(sock, (str(address), port))
-    except BaseException as error:
-        sock.close()
-        if type(error) is TimeoutError:
-            raise ConnectionError(f"no connection within {CONNECT_LIMIT:g} s") from None
-        raise
-    return sock
 
 
 def _literal(sock: socket.socket) -> str:

@@ -9,6 +9,7 @@ from itertools import accumulate, pairwise
 
 from msgspec import Struct, structs
 
+from aftersend.core.excerpts import clean_line
 from aftersend.core.outcome import Volume
 from aftersend.core.timestamps import SECOND
 from aftersend.transports.smtp.wording import Wording
@@ -167,13 +168,7 @@ def _rows(ranked: list[tuple[str, int]], series: list[Row], words: Wording) -> l
 
 def _failures(failures: Mapping[str, int]) -> list[tuple[str, int]]:
     ranked = sorted(failures.items(), key=lambda item: (-item[1], item[0]))[:FAILURES_SHOWN]
-    return [(_reply(text), count) for text, count in ranked]
-
-
-def _reply(text: str) -> str:
-    """What a stranger said, as one line of printable characters."""
-    plain = " ".join("".join(one if one.isprintable() else " " for one in text[: REPLY_LIMIT * 4]).split())
-    return plain if len(plain) <= REPLY_LIMIT else plain[: REPLY_LIMIT - 1] + "…"
+    return [(clean_line(text, REPLY_LIMIT), count) for text, count in ranked]
 
 
 # Bars

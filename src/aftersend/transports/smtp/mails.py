@@ -19,6 +19,7 @@ from hashlib import blake2b
 
 from msgspec import Struct
 
+from aftersend.core.excerpts import clean_line
 from aftersend.core.outcome import Parcel
 from aftersend.core.own_mail import own_message_id
 from aftersend.core.timestamps import SECOND
@@ -111,12 +112,6 @@ def digest_mail(
     return _mail(head, id_, subject, now, _flat(message, id_), fields)
 
 
-def clean_line(text: str, limit: int = SUBJECT_LIMIT) -> str:
-    """One line of printable characters, cut where it is too long."""
-    plain = " ".join("".join(one if one.isprintable() else " " for one in text[: limit * 4]).split())
-    return plain if len(plain) <= limit else plain[: limit - 1] + "…"
-
-
 # Our own fields
 
 
@@ -139,7 +134,7 @@ def _mail(head: Letterhead, id_: str, subject: str, now: int, content: bytes, to
 
 
 def _plain(text: str) -> str:
-    return clean_line(text).encode("ascii", "replace").decode()
+    return clean_line(text, SUBJECT_LIMIT).encode("ascii", "replace").decode()
 
 
 def _lines(fields: Mapping[str, str]) -> bytes:
@@ -149,7 +144,7 @@ def _lines(fields: Mapping[str, str]) -> bytes:
 
 
 def _subject(text: str) -> str:
-    plain = clean_line(text)
+    plain = clean_line(text, SUBJECT_LIMIT)
     if plain.isascii() and "=?" not in plain:
         return plain if len(plain) < 900 else plain[:900]
     return Header(plain, "utf-8", header_name="Subject").encode(linesep="\r\n")

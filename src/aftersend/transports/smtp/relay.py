@@ -12,8 +12,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from aftersend.core.excerpts import one_line
 from aftersend.core.outcome import Outcome, Verdict
-from aftersend.transports.smtp.answers import TOO_LARGE, Answer, cleaned, failed, refused_content
+from aftersend.transports.smtp.answers import TOO_LARGE, Answer, failed, refused_content
 from aftersend.transports.smtp.connections import Access, Connection, Connections, Fault, failure
 
 CONNECTION_LIMIT = 4
@@ -115,7 +116,7 @@ class Relay:
         if served:
             self._remember(mail.id, served)
         name, answer = (passing or refused)[0]
-        outcome = failed(f"recipient {cleaned(name)}", answer)
+        outcome = failed(f"recipient {one_line(name)}", answer)
         return Outcome(Verdict.FAILED, _told(refused, mail), outcome.status, outcome.retry_after)
 
     def _remember(self, id_: str, served: set[str]) -> None:
@@ -138,7 +139,7 @@ async def _envelope(connection: Connection, mail: Mail, recipients: Sequence[str
     accepted: list[str] = []
     refused: Refusals = []
     for recipient in recipients:
-        step = f"recipient {cleaned(recipient)}"
+        step = f"recipient {one_line(recipient)}"
         answer = await connection.say(step, b"RCPT", b"TO:<%b>" % recipient.encode())
         if answer.code == 421:
             raise Fault(failed(step, answer))
@@ -152,7 +153,7 @@ async def _envelope(connection: Connection, mail: Mail, recipients: Sequence[str
 
 
 async def _begin(connection: Connection, mail: Mail) -> None:
-    step = f"sender {cleaned(mail.sender)}"
+    step = f"sender {one_line(mail.sender)}"
     words = (b"MAIL", b"FROM:<%b>" % mail.sender.encode(), *_parameters(connection, mail))
     try:
         answer = await connection.say(step, *words)
@@ -188,6 +189,6 @@ async def _content(connection: Connection, mail: Mail) -> Outcome | None:
 
 def _told(refused: Refusals, mail: Mail) -> str:
     """Who did not get it, and why; the first three by name."""
-    shown = "; ".join(f"{cleaned(name)[:80]}: {str(answer)[:100]}" for name, answer in refused[:3])
+    shown = "; ".join(f"{one_line(name)[:80]}: {str(answer)[:100]}" for name, answer in refused[:3])
     more = f"; and {len(refused) - 3} more" if len(refused) > 3 else ""
     return f"{len(refused)} of {len(mail.recipients)} recipients refused: {shown}{more}"

@@ -11,25 +11,26 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import socket
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from aiohttp.abc import AbstractResolver, ResolveResult
 from msgspec import Struct, structs
 
 from aftersend.contracts import Transport as Contract
 from aftersend.core.errors import ConfigurationError, EgressError
-from aftersend.core.handover import Fault, Handovers, one_line
-from aftersend.core.options import option
+from aftersend.core.excerpts import one_line
+from aftersend.core.handover import Fault, Handovers
+from aftersend.core.options import check_timeout, option
 from aftersend.core.outcome import Outcome, Parcel, Verdict
 from aftersend.core.secret import Secret
 from aftersend.egress import CONNECT_LIMIT, Egress
+from aftersend.egress.connecting import Goodbyes
+from aftersend.egress.faults import why
+from aftersend.egress.resolving import GuardedResolver
 from aftersend.transports.sqs.messages import BATCH_BYTES, Message, message_of, requests_of
 
 REQUESTS_AT_ONCE = 16
@@ -37,8 +38,6 @@ LANE = 50
 """Messages of a FIFO queue for which another lane of requests is opened: fewer would fill no request."""
 IDLE_LIMIT = 300.0
 """Seconds that unused connections are kept."""
-CLOSE_LIMIT = 1.0
-"""Seconds for closing them."""
 
 _AMAZON = re.compile(r"(?:sqs(?:-fips)?\.([a-z0-9-]+)|([a-z0-9-]+)\.queue)\.amazonaws\.com(?:\.cn)?")
 _PATH = re.compile(r"(?:/[A-Za-z0-9._-]+)*/[A-Za-z0-9_-]{1,80}(\.fifo)?")
@@ -47,37 +46,6 @@ _ALONE = {"profile": (None, None, None, None), "config_file": _NOWHERE, "credent
 """Settings of a session that reads no profile, from neither files nor variables."""
 _ABOUT_CONTENT = frozenset(("InvalidMessageContents", "InvalidParameterValue", "BatchRequestTooLong"))
 """Answers that blame a message, not the queue or us."""
-
-
-class _Resolver(AbstractResolver):
-    """Asks the guard for addresses, anew for each connection."""
-
-    def __init__(self, egress: Egress) -> None:
-        self._egress = egress
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        return [
-            ResolveResult(
-                hostname=host,
-                host=str(address),
-                port=port,
-                family=socket.AF_INET if address.version == 4 else socket.AF_INET6,
-                proto=socket.IPPROTO_TCP,
-                flags=socket.AI_NUMERICHOST,
-            )
-            for address in await self._egress.resolve(host, port)
-        ]
-
-    async def close(self) -> None:
-        pass
-
-    def socket(self, info: tuple[Any, ...]) -> socket.socket:
-        """A socket for one connection: literal addresses and redirects are seen by no resolver, so judge here too."""
-        family, kind, protocol, _, address = info
-        self._egress.judge(address[0])
-        return socket.socket(family, kind, protocol)
 
 
 class _Try:
@@ -123,7 +91,7 @@ class Transport:
     _opening: asyncio.Lock = field(init=False, repr=False, default_factory=asyncio.Lock)
     _client: Any = field(init=False, repr=False, default=None)
     _idle: asyncio.TimerHandle | None = field(init=False, repr=False, default=None)
-    _closing: set[asyncio.Task[None]] = field(init=False, repr=False, default_factory=set)
+    _goodbyes: Goodbyes = field(init=False, repr=False, default_factory=Goodbyes)
 
     def __post_init__(self) -> None:
         """Raises EgressError for an address that is refused and ConfigurationError for anything else."""
@@ -171,8 +139,7 @@ class Transport:
         if self._idle is not None:
             self._idle.cancel()
         self._rest()
-        if self._closing:
-            await asyncio.wait(self._closing)
+        await self._goodbyes.over()
 
     # --- requests
 
@@ -243,7 +210,7 @@ class Transport:
             return self._client
 
     async def _open(self) -> Any:
-        resolver = _Resolver(self.egress)
+        resolver = GuardedResolver(self.egress)
         given: dict[str, Any] = {}
         session = import_module("aiobotocore.session").AioSession(None if self.identity == "machine" else _ALONE)
         if self.secret_key is not None:
@@ -269,9 +236,7 @@ class Transport:
     def _rest(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            task = asyncio.get_running_loop().create_task(_close(client))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._goodbyes.say(client.close)
 
     def _keep(self) -> None:
         if self._idle is not None:
@@ -279,12 +244,14 @@ class Transport:
         self._idle = asyncio.get_running_loop().call_later(IDLE_LIMIT + self.timeout, self._rest)
 
     def _told(self, error: BaseException) -> str:
-        return one_line(error, (self.secret_key, self.session_token)) or f"no answer ({type(error).__name__})"
+        said = one_line(_in_words(error), (self.secret_key, self.session_token))
+        return said or f"no answer ({type(error).__name__})"
 
     # --- options
 
     def _check_address(self) -> None:
-        scheme, host, port = self.egress.check_url(self.url, self.schemes)
+        target = self.egress.check_url(self.url, self.schemes)
+        scheme, host, port = target
         parts = urlsplit(self.url)
         path = _PATH.fullmatch(parts.path)
         if not path or parts.query or parts.fragment:
@@ -296,11 +263,10 @@ class Transport:
         if not amazon:
             self.egress.check_broker(host, port)
         self._region = self.region or (amazon and (amazon[1] or amazon[2])) or "us-east-1"
-        self._endpoint = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        self._endpoint = f"{scheme}://{target.authority}"
 
     def _check_options(self) -> None:
-        if not 0 < self.timeout <= 300:
-            raise ConfigurationError("timeout: more than 0 and at most 300 seconds")
+        check_timeout(self.timeout)
         is_given = bool(self.access_key and self.secret_key)
         if self.identity == "given" and not is_given:
             raise ConfigurationError("access_key, secret_key: both are needed, or the option identity = machine")
@@ -327,14 +293,18 @@ def _code(error: Any) -> str:
     return str(error.response.get("Error", {}).get("Code", "")).rpartition(".")[2]
 
 
+def _in_words(error: Any) -> object:
+    """What SQS or the network says, without what the library says around it."""
+    answer = (getattr(error, "response", None) or {}).get("Error", {})
+    if answer.get("Code"):
+        return f"answered {answer['Code']}: {answer.get('Message') or 'is that an SQS queue?'}"
+    cause = getattr(error, "kwargs", {}).get("error")
+    cause = getattr(cause, "os_error", cause)
+    return why(cause) if isinstance(cause, OSError) else error
+
+
 def _is_ours(error: Any) -> bool:
     return isinstance(getattr(error, "kwargs", {}).get("error"), EgressError)
-
-
-async def _close(client: Any) -> None:
-    with suppress(Exception):
-        async with asyncio.timeout(CLOSE_LIMIT):
-            await client.close()
 
 
 class _Library(Struct, frozen=True):

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from starlette.requests import Request
 
 
-class Patience:
+class Waits:
     """All waits of one server."""
 
     def __init__(self) -> None:

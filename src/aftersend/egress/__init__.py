@@ -153,6 +153,11 @@ class Target(NamedTuple):
     """Lower case; an IPv6 address without its brackets."""
     port: int
 
+    @property
+    def authority(self) -> str:
+        """HOST:PORT; an IPv6 address in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 _lookups = ThreadPoolExecutor(16, "egress-lookup")
 
@@ -173,7 +178,7 @@ class Egress:
     allowed_metadata: tuple[Network, ...] = ()
     """Networks opened among link-local and metadata ones (`--egress-allow-metadata`)."""
     brokers: frozenset[str] = frozenset()
-    """Hosts, or host:port, that queue libraries may be given (`egress.brokers`): these resolve for themselves."""
+    """Hosts, or host:port, that queue libraries may be given (`egress_brokers`): these resolve for themselves."""
     lookup: Lookup = field(default=look_up, repr=False, compare=False)
 
     @classmethod
@@ -247,7 +252,7 @@ class Egress:
         """Raises EgressError for a broker that is not listed."""
         name = host.lower()
         if name not in self.brokers and f"{name}:{port}" not in self.brokers:
-            raise EgressError(f"refused: {_shown(host)} is not a listed broker; add it to egress.brokers")
+            raise EgressError(f"refused: {_shown(host)} is not a listed broker; add it to the setting egress_brokers")
 
     async def resolve(self, host: str, port: int) -> list[Address]:
         """The addresses of a host, all judged. Raises EgressError where any is bad, socket.gaierror for no answer."""
