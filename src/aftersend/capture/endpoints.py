@@ -99,6 +99,16 @@ class Endpoint:
         meaning = self._tracking.addresses.read(address("", purpose, found.token), visit.host, self.purpose)
         return structs.replace(meaning, channel=found.channel)
 
+    async def meaning_or_page(self, visit: Visit, send: Send) -> Meaning | None:
+        """What the address means; None: it means nothing, or cannot be looked up now, and a page has said so."""
+        try:
+            return await self.meaning(visit)
+        except LinkError as error:
+            await self.refuse(send, visit, error)
+        except (StoreError, TimeoutError):
+            await tell(send, visit, "failed", 503)
+        return None
+
     async def record(
         self,
         word: str,
@@ -162,14 +172,13 @@ class Clicks(Endpoint):
             return
         if await self.block(send, visit):
             return
+        meaning = await self.meaning_or_page(visit, send)
+        if meaning is None:
+            return
         try:
-            meaning = await self.meaning(visit)
             target = safe_target(meaning.target)
         except LinkError as error:
             await self.refuse(send, visit, error)
-            return
-        except (StoreError, TimeoutError):
-            await tell(send, visit, "failed", 503)
             return
         extra: dict[str, Any] = {"place": meaning.place} if meaning.place else {}
         stopped = self._stopped(meaning, target)
@@ -237,13 +246,8 @@ class Unsubscribing(Endpoint):
         if visit.method not in ("GET", "HEAD", "POST"):
             await send_refusal(send, b"GET, HEAD, POST")
             return
-        try:
-            meaning = await self.meaning(visit)
-        except LinkError as error:
-            await self.refuse(send, visit, error)
-            return
-        except (StoreError, TimeoutError):
-            await tell(send, visit, "failed", 503)
+        meaning = await self.meaning_or_page(visit, send)
+        if meaning is None:
             return
         if visit.method == "POST":
             await self._post(await read_form(receive, visit.headers), meaning, visit, send)
@@ -273,13 +277,8 @@ class Confirming(Endpoint):
         if visit.method not in ("GET", "HEAD", "POST"):
             await send_refusal(send, b"GET, HEAD, POST")
             return
-        try:
-            meaning = await self.meaning(visit)
-        except LinkError as error:
-            await self.refuse(send, visit, error)
-            return
-        except (StoreError, TimeoutError):
-            await tell(send, visit, "failed", 503)
+        meaning = await self.meaning_or_page(visit, send)
+        if meaning is None:
             return
         if visit.method == "HEAD" or (visit.method == "GET" and visit.prefetch):
             page = page_for(visit)
@@ -302,14 +301,15 @@ class Preferences(Endpoint):
         if visit.method not in ("GET", "HEAD", "POST"):
             await send_refusal(send, b"GET, HEAD, POST")
             return
+        meaning = await self.meaning_or_page(visit, send)
+        if meaning is None:
+            return
+        if not meaning.recipient:
+            await self.refuse(send, visit, LinkError("malformed"))
+            return
         try:
-            meaning = await self.meaning(visit)
-            if not meaning.recipient:
-                raise LinkError("malformed")
             await self._answer(meaning, visit, receive, send)
-        except LinkError as error:
-            await self.refuse(send, visit, error)
-        except (StoreError, TimeoutError):
+        except StoreError:
             await tell(send, visit, "failed", 503)
 
     async def _answer(self, meaning: Meaning, visit: Visit, receive: Receive, send: Send) -> None:
