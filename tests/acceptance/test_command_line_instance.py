@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import select
 import signal
 import socket
 import sqlite3
@@ -240,7 +241,7 @@ def test_what_comes_is_followed_as_it_comes(running: tuple[Path, str, str], tmp_
         for number in range(50):
             (tmp_path / "one").write_text(json.dumps({"type": "popup.custom", "message_id": str(number)}))
             said("ingest", "--as", "canonical", "--data", folder, tmp_path / "one")
-            if number:
+            if select.select([process.stdout], [], [], 0.5)[0]:
                 break
         assert json.loads(process.stdout.readline())["type"] == "popup.custom"
         process.send_signal(signal.SIGINT)
